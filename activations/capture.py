@@ -14,11 +14,12 @@ import numpy as np
 
 from activations.engines.hooks import forward, locate, width
 from activations.errors import TwinprobeError
-from activations.hdf5 import STORED_BYTES, disk_full
+from activations.files import disk_full
+from activations.hdf5 import STORED_BYTES
 from activations.inputs import Encoded, batches, encode, pad, pad_id
 from activations.models import LoadedModel
 from activations.sites import Site
-from activations.store import ROW_COLUMNS, ActivationStore, Shard, StoreWriter
+from activations.store import INPUT_COLUMNS, ROW_COLUMNS, ActivationStore, Shard, StoreWriter
 from activations.texts import Text, to_dict
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 ROWS = ("tokens", "last", "spans")
 POOLS = ("last", "first", "mean")
-SHARD_BYTES = 256 * 2**20
+SHARD_BYTES = 64 * 2**20
+"""Activations per shard; about three times as much memory is used to write one."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,9 @@ def estimate(
 ) -> Estimate:
     """Count what :func:`capture` would write, without running the model."""
     encoded = encode(loaded.tokenizer, texts, bos, loaded.context)
-    n_rows = sum(len(plan_rows(item, rows, "last", bos)) for item in encoded)
+    wanted = [plan_rows(item, rows, "last", bos) for item in encoded]
+    _check(loaded, sites, dtype, wanted)
+    n_rows = sum(len(part) for part in wanted)
     row_bytes = sum(width(loaded, site) for site in sites) * STORED_BYTES[dtype]
     return Estimate(len(texts), sum(len(item.ids) for item in encoded), n_rows, n_rows * row_bytes)
 
@@ -152,6 +156,8 @@ def _check(loaded: LoadedModel, sites: Sequence[Site], dtype: str, wanted: Seque
         raise TwinprobeError(
             f"storage dtype {dtype} would lose bits of the {compute} activations; store {compute} or float32"
         )
+    if not wanted:
+        raise TwinprobeError("no texts to capture")
     if not any(wanted):
         raise TwinprobeError("no rows to capture: no text has a span; use --rows tokens or --rows last")
     for site in sites:
@@ -211,7 +217,14 @@ def _run_shard(
                 values[site][first : first + len(wanted[i])] = _pool(found[site][line], wanted[i]).to("cpu", kind)
         done += len(members)
         advance(done)
-    return Shard(columns, {site: _numpy(tensor) for site, tensor in values.items()})
+    return Shard(columns, {site: _numpy(tensor) for site, tensor in values.items()}, _inputs(encoded, texts))
+
+
+def _inputs(encoded: Sequence[Encoded], texts: range) -> dict[str, np.ndarray[Any, np.dtype[np.int64]]]:
+    read = [
+        (i, token, *offset) for i in texts for token, offset in zip(encoded[i].ids, encoded[i].offsets, strict=True)
+    ]
+    return dict(zip(INPUT_COLUMNS, np.array(read, dtype=np.int64).T, strict=True))
 
 
 def _pool(activations: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:

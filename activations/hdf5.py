@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +11,11 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from activations.errors import TwinprobeError
+from activations.files import write_whole
 
 STORED_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+BLOCK_BYTES = 2**20
+"""By how much a file in memory grows at a time."""
 
 
 def file_type(dtype: str) -> h5py.h5t.TypeID:
@@ -60,31 +60,15 @@ def to_float32(raw: npt.NDArray[Any], dtype: str) -> npt.NDArray[np.float32]:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[h5py.File]:
-    """Write an HDF5 file under a temporary name; it gets its own name, synced to disk, only when all went well.
+    """An HDF5 file to fill; it is on disk under ``path`` only when all went well.
+
+    It is built in memory: HDF5 2.0 crashes the interpreter when the disk is full as it closes a file of its own.
 
     Raises:
         TwinprobeError: the disk is full; what other files hold stays.
     """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with h5py.File(temporary, "w", libver="latest") as file:
-            yield file
-        descriptor = os.open(temporary, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        temporary.replace(path)
-    except OSError as error:
-        if error.errno == errno.ENOSPC or "No space left" in str(error):
-            raise disk_full(path, "what was finished is kept") from None
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def disk_full(path: Path, kept: str) -> TwinprobeError:
-    """The error for a full disk."""
-    return TwinprobeError(
-        f"no space left on the disk of {path}; {kept}; free some space and run the same command again"
-    )
+    with h5py.File(path.name, "w", driver="core", backing_store=False, block_size=BLOCK_BYTES, libver="latest") as file:
+        yield file
+        file.flush()
+        image = file.id.get_file_image()
+    write_whole(path, image)

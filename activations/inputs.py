@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -65,9 +66,10 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], bos: bool,
     """
     if not texts:
         return []
-    batch = tokenizer(
-        [text.text for text in texts], add_special_tokens=False, return_offsets_mapping=True, verbose=False
-    )
+    with _whole_offsets(tokenizer):
+        batch = tokenizer(
+            [text.text for text in texts], add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
     encoded = []
     for text, ids, offsets in zip(texts, batch["input_ids"], batch["offset_mapping"], strict=True):
         trimmed = [_trim(text.text, start, end) for start, end in offsets]
@@ -82,6 +84,26 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], bos: bool,
             )
         encoded.append(Encoded(text, tuple(ids), tuple(trimmed)))
     return encoded
+
+
+@contextmanager
+def _whole_offsets(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+    """While active, offsets are not trimmed, so that a token of white space keeps its characters.
+
+    GPT-2's post-processor would leave it none. The truncation and padding a caller has set come back afterwards too:
+    Hugging Face switches them off for good on a call that asks for neither.
+    """
+    backend = tokenizer.backend_tokenizer
+    truncation, padding, processor = backend.truncation, backend.padding, backend.post_processor
+    backend.post_processor = None
+    try:
+        yield
+    finally:
+        backend.post_processor = processor
+        if truncation is not None:
+            backend.enable_truncation(**truncation)
+        if padding is not None:
+            backend.enable_padding(**padding)
 
 
 def _trim(text: str, start: int, end: int) -> tuple[int, int]:

@@ -212,30 +212,57 @@ def load_model(spec: ModelSpec | str) -> LoadedModel:
     source = resolve(spec)
 
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     _check_device(spec)
+    tokenizer = load_tokenizer(spec)
     common = {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **common)
         if spec.random_init is None:
-            model = AutoModelForCausalLM.from_pretrained(
+            model, info = AutoModelForCausalLM.from_pretrained(
                 source,
                 dtype=spec.dtype if spec.dtype == "auto" else getattr(torch, spec.dtype),
                 attn_implementation=spec.attention,
                 use_safetensors=None if spec.allow_pickle else True,
                 device_map=spec.device_map,
+                output_loading_info=True,
                 **common,
             )
         else:
             config = AutoConfig.from_pretrained(source, **common)
-            model = _random_model(config, spec)
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise TwinprobeError(f"model {spec.name!r} could not be loaded: {reason[:300]}") from None
+            model, info = _random_model(config, spec), {"missing_keys": ()}
+    except Exception as error:  # SafetensorError, UnpicklingError and tokenizers' own have no class in common
+        raise _not_loaded("model", spec, error) from None
+    if missing := sorted(info["missing_keys"]):
+        raise TwinprobeError(
+            f"the weights of {spec.name!r} lack {len(missing)} of the model's tensors ({missing[0]}), which would be "
+            f"random; expected a complete {type(model).__name__} checkpoint"
+        )
     if spec.device_map is None:
         model = model.to(spec.device)
     return replace(wrap(model, tokenizer, spec.name), spec=spec)
+
+
+def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
+    """Load the tokenizer alone.
+
+    Raises:
+        TwinprobeError: there is none at that name.
+    """
+    from transformers import AutoTokenizer
+
+    source = resolve(spec)
+    try:
+        return AutoTokenizer.from_pretrained(
+            source, revision=spec.revision, trust_remote_code=spec.trust_remote_code
+        )
+    except Exception as error:
+        raise _not_loaded("tokenizer of model", spec, error) from None
+
+
+def _not_loaded(what: str, spec: ModelSpec, error: Exception) -> TwinprobeError:
+    reason = " ".join(str(error).split())
+    return TwinprobeError(f"{what} {spec.name!r} could not be loaded: {reason[:300]}")
 
 
 def _random_model(config: Any, spec: ModelSpec) -> PreTrainedModel:
@@ -257,10 +284,12 @@ def _check_device(spec: ModelSpec) -> None:
         device = torch.device(spec.device)
     except RuntimeError:
         raise TwinprobeError(f"device {spec.device!r} is not known; expected cpu, cuda, cuda:0 or mps") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
         raise TwinprobeError(
             f"device {spec.device!r} is not there: {torch.cuda.device_count()} CUDA devices were found"
-        )
+        ) from None
 
 
 def fingerprint(model: PreTrainedModel) -> str:

@@ -25,7 +25,8 @@ DESCRIPTIONS = {
 }
 WITHOUT_LAYER = ("embed", "ln_final")
 
-_LAYERS = re.compile(r"\*|(\d+)(?:-(\d+)(?::(\d+))?)?")
+_NUMBER = "[0-9]{1,9}"
+_LAYERS = re.compile(rf"\*|({_NUMBER})(?:-({_NUMBER})(?::({_NUMBER}))?)?")
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Site:
 
 def parse_site(text: str) -> Site:
     """Read one written site such as ``resid_post.3``, without a model to check it against."""
-    sites = parse_sites(text, n_layers=10**6, n_heads=10**6)
+    sites = parse_sites(text, n_layers=10**4, n_heads=10**4)
     if len(sites) != 1:
         raise TwinprobeError(f"site {text!r} names {len(sites)} sites; expected exactly one, such as resid_post.3")
     return sites[0]
@@ -90,7 +91,7 @@ def _expand(pattern: str, n_layers: int, n_heads: int) -> list[Site]:
     layers = _layers(pattern, rest[0], n_layers)
     if len(rest) == 1:
         return [Site(name, layer) for layer in layers]
-    if not rest[1].isdigit():
+    if not re.fullmatch(_NUMBER, rest[1]):
         raise TwinprobeError(f"site {pattern!r}: {rest[1]!r} is not a head number; expected for example z.3.5")
     if int(rest[1]) >= n_heads:
         raise TwinprobeError(

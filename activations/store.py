@@ -4,10 +4,12 @@ Layout of a store folder (schema 1)::
 
     store.json         provenance: model, text set, sites, rows, BOS, types; tells whether a resume is the same job
     texts.jsonl        the texts with their spans, in the input format
-    shards/00000.h5    rows/{text,position,token,start,end,span}; one dataset [rows, width] per site, e.g. resid_post/3
+    shards/00000.h5    rows/{text,position,token,start,end,span}; one dataset [rows, width] per site, e.g. resid_post/3;
+                       inputs/{text,token,start,end}: every token the model read, BOS included
     index.h5           virtual datasets over all shards, same names; written last, so its presence means "complete"
 
-``rows/text`` counts lines of ``texts.jsonl``, ``rows/span`` the spans of that text (-1 where the row is not a span).
+``text`` counts lines of ``texts.jsonl``, ``rows/span`` the spans of that text (-1 where the row is not a span),
+``start`` and ``end`` are character offsets.
 """
 
 from __future__ import annotations
@@ -25,20 +27,32 @@ import numpy.typing as npt
 import pandas as pd
 
 from activations.errors import TwinprobeError, did_you_mean
-from activations.hdf5 import file_type, read_activations, to_float32, whole_file, write_activations
+from activations.files import write_whole
+from activations.hdf5 import read_activations, to_float32, whole_file, write_activations
 from activations.sites import Site, parse_site
 from activations.texts import Text, read_texts, write_texts
 
 SCHEMA = 1
 ROW_COLUMNS = ("text", "position", "token", "start", "end", "span")
+INPUT_COLUMNS = ("text", "token", "start", "end")
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The rows of consecutive texts: integer columns ``[rows]`` and activations ``[rows, width]`` per site."""
+    """Consecutive texts: integer columns ``[rows]``, activations ``[rows, width]`` per site, columns ``[tokens]``."""
 
     columns: dict[str, npt.NDArray[np.int64]]
     values: dict[Site, npt.NDArray[Any]]
+    inputs: dict[str, npt.NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One shard's share of a virtual dataset."""
+
+    file: str
+    shape: tuple[int, ...]
+    type: h5py.h5t.TypeID
 
 
 class StoreWriter:
@@ -56,15 +70,19 @@ class StoreWriter:
         record = self.path / "store.json"
         wanted = {"schema": SCHEMA, "shards": n_shards, **provenance}
         if record.exists():
-            _refuse_other_job(self.path, json.loads(record.read_text()), wanted)
-        elif self.path.exists() and any(self.path.iterdir()):
+            _refuse_other_job(self.path, _record(self.path), wanted)
+        elif self.path.exists() and not _unused(self.path):
             raise TwinprobeError(f"{self.path} is not empty and holds no store; choose another output folder")
-        (self.path / "shards").mkdir(parents=True, exist_ok=True)
-        if not record.exists():
+        # The record comes first: whatever a killed run leaves after it belongs to the same job.
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not record.exists():
+                write_whole(record, (json.dumps(wanted, indent=2) + "\n").encode())
+            (self.path / "shards").mkdir(exist_ok=True)
+        except OSError as error:
+            raise TwinprobeError(f"{self.path} cannot be written ({error.strerror}); choose another folder") from None
+        if not (self.path / "texts.jsonl").exists():
             write_texts(self.path / "texts.jsonl", texts)
-            temporary = record.with_suffix(".tmp")
-            temporary.write_text(json.dumps(wanted, indent=2) + "\n")
-            temporary.replace(record)
 
     def shard_path(self, index: int) -> Path:
         """Where shard ``index`` lies or will lie."""
@@ -79,6 +97,8 @@ class StoreWriter:
         with whole_file(self.shard_path(index)) as file:
             for name in ROW_COLUMNS:
                 file.create_dataset(f"rows/{name}", data=shard.columns[name])
+            for name in INPUT_COLUMNS:
+                file.create_dataset(f"inputs/{name}", data=shard.inputs[name])
             for site, values in shard.values.items():
                 write_activations(file, site.dataset, values, self.dtype)
 
@@ -89,41 +109,51 @@ class StoreWriter:
                 _virtual(index, name, parts)
         return ActivationStore(self.path)
 
-    def _layout(self) -> dict[str, list[tuple[str, h5py.Dataset]]]:
-        layout: dict[str, list[tuple[str, h5py.Dataset]]] = {}
+    def _layout(self) -> dict[str, list[_Part]]:
+        layout: dict[str, list[_Part]] = {}
         for number in range(self.n_shards):
-            with h5py.File(self.shard_path(number)) as file:
-                found: list[tuple[str, tuple[int, ...], np.dtype[Any]]] = []
-                file.visititems(
-                    lambda name, item, found=found: (
-                        found.append((name, item.shape, item.id.get_type().copy()))
-                        if isinstance(item, h5py.Dataset)
-                        else None
-                    )
-                )
-            for name, shape, kind in found:
-                layout.setdefault(name, []).append((self.shard_path(number).name, (shape, kind)))
+            path = self.shard_path(number)
+
+            def note(name: str, item: h5py.Group | h5py.Dataset, file: str = path.name) -> None:
+                if isinstance(item, h5py.Dataset):
+                    layout.setdefault(name, []).append(_Part(file, item.shape, item.id.get_type().copy()))
+
+            with h5py.File(path) as shard:
+                shard.visititems(note)
         return layout
 
 
-def _virtual(index: h5py.File, name: str, parts: list[tuple[str, Any]]) -> None:
+def _virtual(index: h5py.File, name: str, parts: list[_Part]) -> None:
     """One virtual dataset made of the same dataset in every shard, with the shards' own (custom) type."""
-    rows = sum(shape[0] for _, (shape, _) in parts)
-    shape = (rows, *parts[0][1][0][1:])
-    kind = parts[0][1][1]
+    shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     start = 0
-    whole = h5py.h5s.create_simple(shape)
-    for file, (part_shape, _) in parts:
-        if part_shape[0]:
+    for part in parts:
+        if part.shape[0]:
             target = h5py.h5s.create_simple(shape)
-            target.select_hyperslab((start, *[0] * (len(shape) - 1)), part_shape)
-            source = h5py.h5s.create_simple(part_shape)
-            properties.set_virtual(target, f"shards/{file}".encode(), f"/{name}".encode(), source)
-        start += part_shape[0]
+            target.select_hyperslab((start, *[0] * (len(shape) - 1)), part.shape)
+            source = h5py.h5s.create_simple(part.shape)
+            properties.set_virtual(target, f"shards/{part.file}".encode(), f"/{name}".encode(), source)
+        start += part.shape[0]
     links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
     links.set_create_intermediate_group(True)
-    h5py.h5d.create(index.id, name.encode(), kind, whole, dcpl=properties, lcpl=links)
+    h5py.h5d.create(index.id, name.encode(), parts[0].type, h5py.h5s.create_simple(shape), dcpl=properties, lcpl=links)
+
+
+def _unused(path: Path) -> bool:
+    """Whether ``path`` is a folder that holds nothing, or a run was killed in as it wrote its record."""
+    return path.is_dir() and all(entry.name == "store.json.tmp" for entry in path.iterdir())
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads((path / "store.json").read_text())
+    except ValueError as error:
+        raise TwinprobeError(f"{path / 'store.json'} is damaged ({error}); remove {path} and capture it again") from None
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        found = record.get("schema") if isinstance(record, dict) else None
+        raise TwinprobeError(f"{path} has schema {found}, this version reads {SCHEMA}; capture it again")
+    return record
 
 
 def _refuse_other_job(path: Path, held: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -139,7 +169,7 @@ def _refuse_other_job(path: Path, held: dict[str, Any], wanted: dict[str, Any]) 
 def _first_difference(there: Any, here: Any) -> tuple[Any, Any]:
     """Of two tables, only the entry that differs."""
     if isinstance(there, dict) and isinstance(here, dict):
-        for key in there.keys() | here.keys():
+        for key in sorted(there.keys() | here.keys()):
             if there.get(key) != here.get(key):
                 return {key: there.get(key)}, {key: here.get(key)}
     return there, here
@@ -169,13 +199,10 @@ class ActivationStore:
         self.path = Path(path)
         if not (self.path / "store.json").exists():
             raise TwinprobeError(f"{self.path} holds no store (no store.json); twinprobe cache writes one")
-        self.provenance: dict[str, Any] = json.loads((self.path / "store.json").read_text())
-        if self.provenance["schema"] != SCHEMA:
-            raise TwinprobeError(
-                f"{self.path} has schema {self.provenance['schema']}, this version reads {SCHEMA}; capture it again"
-            )
-        if not (self.path / "index.h5").exists():
-            done = len(list((self.path / "shards").glob("*.h5")))
+        self.provenance = _record(self.path)
+        done = len(list((self.path / "shards").glob("*.h5")))
+        # HDF5 reads zeros where a shard of an index is missing.
+        if done < self.provenance["shards"] or not (self.path / "index.h5").exists():
             raise TwinprobeError(
                 f"{self.path} is not finished ({done} of {self.provenance['shards']} shards); "
                 "run the same twinprobe cache command again to resume"
@@ -203,19 +230,29 @@ class ActivationStore:
             raw = {name: index[f"rows/{name}"][:] for name in ROW_COLUMNS}
         texts = [self.texts[i] for i in raw["text"]]
         spans = [text.spans[i] if i >= 0 else None for text, i in zip(texts, raw["span"], strict=True)]
+        words = {
+            "span": [span.name if span else None for span in spans],
+            "label": [span.label if span else None for span in spans],
+            "control": [
+                (span.control or text.text[span.start : span.end]) if span else None
+                for text, span in zip(texts, spans, strict=True)
+            ],
+        }
         return pd.DataFrame(
             {
                 "text": [text.id for text in texts],
                 "group": [text.group for text in texts],
                 **{name: raw[name] for name in ("position", "token", "start", "end")},
-                "span": [span.name if span else None for span in spans],
-                "label": [span.label if span else None for span in spans],
-                "control": [
-                    (span.control or text.text[span.start : span.end]) if span else None
-                    for text, span in zip(texts, spans, strict=True)
-                ],
+                **{name: pd.Series(values, dtype=object) for name, values in words.items()},
             }
         )
+
+    @cached_property
+    def inputs(self) -> pd.DataFrame:
+        """One line per token the model read, BOS included: text (id), token, start, end."""
+        with h5py.File(self.path / "index.h5") as index:
+            raw = {name: index[f"inputs/{name}"][:] for name in INPUT_COLUMNS}
+        return pd.DataFrame({**raw, "text": np.array([text.id for text in self.texts], dtype=object)[raw["text"]]})
 
     def read(
         self, site: str | Site, rows: Sequence[int] | npt.NDArray[np.int64] | None = None
@@ -233,7 +270,4 @@ class ActivationStore:
             )
         with h5py.File(self.path / "index.h5") as index:
             raw = read_activations(index[site.dataset], self.dtype)
-        return to_float32(raw if rows is None else raw[np.asarray(rows)], self.dtype)
-
-
-__all__ = ["ActivationStore", "Shard", "StoreWriter", "file_type"]
+        return to_float32(raw if rows is None else raw[np.asarray(rows, dtype=None if len(rows) else np.int64)], self.dtype)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from activations.errors import TwinprobeError
+from activations.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -67,16 +68,30 @@ def _span(where: str, raw: Any) -> Span:
         raise _fail(where, f"a span needs a non-empty string 'name', got {name!r}")
     if type(start) is not int or type(end) is not int:
         raise _fail(where, f"span {name!r} needs whole numbers 'start' and 'end', got {start!r} and {end!r}")
+    for key in ("label", "control"):
+        if not isinstance(raw.get(key), str | int | float | None):
+            raise _fail(where, f"span {name!r}: {key!r} must be a string or a number, got {raw[key]!r}")
     label, control = raw.get("label"), raw.get("control")
     return Span(name, start, end, None if label is None else str(label), None if control is None else str(control))
 
 
-def parse_text(line: str, where: str) -> Text:
-    """Parse one JSONL line; ``where`` (``file:line``) opens every error message."""
+def _json(line: str, where: str) -> Any:
     try:
         raw = json.loads(line)
+        if "\\ud" in line.lower():
+            json.dumps(raw, ensure_ascii=False).encode()
+        return raw
     except json.JSONDecodeError as error:
         raise _fail(where, f"not valid JSON ({error.msg} at column {error.colno})") from None
+    except UnicodeEncodeError:
+        raise _fail(where, "not valid Unicode (half of a surrogate pair written as \\ud...)") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets thousands deep
+        raise _fail(where, f"not readable JSON ({error})") from None
+
+
+def parse_text(line: str, where: str) -> Text:
+    """Parse one JSONL line; ``where`` (``file:line``) opens every error message."""
+    raw = _json(line, where)
     if not isinstance(raw, dict):
         raise _fail(where, f"expected a JSON object with 'id' and 'text', got {type(raw).__name__}")
     unknown = set(raw) - {"id", "text", "group", "spans"}
@@ -84,14 +99,16 @@ def parse_text(line: str, where: str) -> Text:
         raise _fail(where, f"unknown key {sorted(unknown)[0]!r}; known: id, text, group, spans")
     if not isinstance(raw.get("text"), str) or not raw["text"]:
         raise _fail(where, f"'text' must be a non-empty string, got {raw.get('text')!r}")
-    if not isinstance(raw.get("id"), str | int):
-        raise _fail(where, f"'id' must be a string or a whole number, got {raw.get('id')!r}")
+    for key, absent in (("id", False), ("group", True)):
+        value = raw.get(key)
+        if not (isinstance(value, str) or type(value) is int or (absent and value is None)):
+            raise _fail(where, f"{key!r} must be a string or a whole number, got {value!r}")
     spans = raw.get("spans", [])
     if not isinstance(spans, list):
         raise _fail(where, f"'spans' must be a list, got {type(spans).__name__}")
     try:
         parsed = tuple(_span(where, span) for span in spans)
-        return Text(str(raw["id"]), raw["text"], parsed, str(raw.get("group", "")))
+        return Text(str(raw["id"]), raw["text"], parsed, "" if raw.get("group") is None else str(raw["group"]))
     except TwinprobeError as error:
         message = str(error)
         raise TwinprobeError(message if message.startswith(where) else f"{where}: {message}") from None
@@ -137,9 +154,8 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def write_texts(path: str | Path, texts: Iterable[Text]) -> None:
     """Write texts in the format that :func:`read_texts` reads."""
-    with Path(path).open("w", encoding="utf-8") as handle:
-        for text in texts:
-            handle.write(json.dumps(to_dict(text), ensure_ascii=False, sort_keys=True) + "\n")
+    lines = (json.dumps(to_dict(text), ensure_ascii=False, sort_keys=True) + "\n" for text in texts)
+    write_whole(Path(path), "".join(lines).encode())
 
 
 def to_dict(text: Text) -> dict[str, Any]:

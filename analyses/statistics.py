@@ -1,8 +1,8 @@
 """Comparing two models on the same items, with the errors clustered as the items are.
 
-Both models see the same items, so comparisons are paired (Dror et al. 2018, "The Hitchhiker's Guide to Testing Statistical
-Significance in NLP"); rows of one item are not independent, so resampling, sign flips and standard errors treat whole
-clusters (Miller 2024, "Adding Error Bars to Evals").
+Both models see the same items, so comparisons are paired (Dror et al. 2018, "The Hitchhiker's Guide to Testing
+Statistical Significance in NLP"); rows of one item are not independent, so resampling, sign flips and standard errors
+treat whole clusters (Miller 2024, "Adding Error Bars to Evals").
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ def paired_comparison(
     scores = [np.asarray(values, dtype=np.float64) for values in (base, code)]
     if scores[0].shape != scores[1].shape or scores[0].ndim != 1:
         raise TwinprobeError(
-            f"base and code have shapes {scores[0].shape} and {scores[1].shape}; expected one score per row of the same rows"
+            f"base and code have shapes {scores[0].shape} and {scores[1].shape}; expected one score per row in both"
         )
     difference = scores[1] - scores[0]
     if not np.isfinite(difference).all():
         bad = int((~np.isfinite(difference)).sum())
-        raise TwinprobeError(f"{bad} of {len(difference)} paired scores are NaN or infinite; drop and count those rows first")
+        raise TwinprobeError(f"{bad} of {len(difference)} paired scores are NaN or infinite; drop and count those rows")
     codes = cluster_codes(clusters, len(difference))
     interval = cluster_bootstrap(difference, codes, n_resamples, seed)
     return Comparison(
@@ -91,9 +91,9 @@ def paired_comparison(
 def sign_flip_p(difference: ArrayLike, clusters: ArrayLike, seed: int = 0, n_flips: int = 10_000) -> float:
     """Two-sided p that paired differences are symmetric around zero, flipping the sign of whole clusters.
 
-    With at most :data:`EXACT_CLUSTERS` clusters that differ at all, every sign pattern is tried and the p is exact; else
-    ``n_flips`` random patterns are, and the observed one counts among them, ``(1 + hits) / (1 + n_flips)``, as an estimate
-    of a p value must never be zero (Phipson & Smyth 2010). Patterns that tie with the observed sum count as hits.
+    With at most :data:`EXACT_CLUSTERS` clusters that differ at all, every sign pattern is tried and the p is exact.
+    Otherwise ``n_flips`` random ones are, and the observed one counts among them, ``(1 + hits) / (1 + n_flips)``: an
+    estimated p must never be zero (Phipson & Smyth 2010). Patterns that tie with the observed sum count as hits.
     """
     values = np.asarray(difference, dtype=np.float64)
     codes = cluster_codes(clusters, len(values))
@@ -118,7 +118,7 @@ def sign_flip_p(difference: ArrayLike, clusters: ArrayLike, seed: int = 0, n_fli
 def clustered_standard_error(values: ArrayLike, clusters: ArrayLike) -> float:
     """Standard error of the mean of ``values [n]`` with rows correlated inside clusters; NaN with one cluster.
 
-    Miller 2024, equation 4, times ``sqrt(c / (c - 1))`` for ``c`` clusters, without which it is too small when they are few.
+    Miller 2024's clustered standard error, times ``sqrt(c / (c - 1))`` for ``c`` clusters, as it is too small for few.
     """
     table = np.asarray(values, dtype=np.float64)
     codes = cluster_codes(clusters, len(table))

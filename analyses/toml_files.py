@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 from typing import TypeVar
@@ -56,3 +57,18 @@ def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[
             return []
         model = tables[0]
     return list(model.model_fields)
+
+
+def to_toml(model: BaseModel) -> str:
+    """Write a validated file back as TOML, defaults included; fields that are None are left out."""
+    values = model.model_dump(mode="json", exclude_none=True)
+    lines = [f"{key} = {_value(value)}" for key, value in values.items() if not isinstance(value, dict)]
+    for key, table in values.items():
+        if isinstance(table, dict):
+            lines += ["", f"[{key}]", *(f"{name} = {_value(value)}" for name, value in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: object) -> str:
+    # JSON's strings, numbers, booleans and flat lists are TOML too.
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,1 @@
+"""Standard scores of the models, set beside what they represent."""

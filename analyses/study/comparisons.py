@@ -1,0 +1,114 @@
+"""Code minus base on the same rows, for everything the study measured; base against null as the calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import pandas as pd
+
+from analyses.statistics import holm, paired_comparison
+from analyses.study.stages import Tables
+
+MIN_ROWS = 5
+"""A comparison over fewer common rows is left out."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Something that both models were scored on, row by row.
+
+    ``table`` holds it; ``by`` are the columns that tell one comparison from another; ``row`` names what is paired,
+    ``cluster`` what is resampled, ``value`` the score.
+    """
+
+    name: str
+    table: str
+    by: tuple[str, ...]
+    row: str
+    cluster: str
+    value: str
+    higher_is_better: bool = True
+
+
+MEASURES = (
+    Measure("probe", "probe_rows", ("task", "target", "form"), "row", "cluster", "correct"),
+    Measure("transfer", "transfer_rows", ("task", "target", "source", "form"), "row", "cluster", "correct"),
+    Measure("behaviour", "behaviour", ("task", "form"), "item", "item", "right"),
+    Measure("arrival", "arrival", ("task", "form"), "item", "item", "recovery"),
+    Measure("bits per byte", "score_rows", ("form",), "text", "group", "bits_per_byte", higher_is_better=False),
+)
+
+
+def arrival(cells: pd.DataFrame) -> pd.DataFrame:
+    """Per item: recovery when only the last position is patched, averaged over layers.
+
+    High when the answer reaches the last token early on the way up, 0 when it never is there before the last layer.
+    """
+    last = cells[cells.role == "last"]
+    return last.groupby(["task", "form", "item"], as_index=False).recovery.mean()
+
+
+def compare(per_role: dict[str, Tables], *, seed: int, n_resamples: int, n_flips: int) -> pd.DataFrame:
+    """All comparisons of code with base, and of null with base where the study has a null model.
+
+    Args:
+        per_role: the tables of each model by its role (``base``, ``code``, ``null``).
+        seed: seed of bootstrap and sign flips.
+        n_resamples: bootstrap resamples.
+        n_flips: sign-flip permutations.
+
+    Returns:
+        Columns against (``code`` or ``null``), measure, task, target, source, form, base, other (the two means),
+        difference (other minus base), low, high, p, p_holm (over all comparisons of that pair), n_items, n_clusters,
+        minimum_detectable_effect, higher_is_better, common (share of base's rows that both models have).
+    """
+    frames = []
+    for role in ("code", "null"):
+        if role not in per_role:
+            continue
+        lines = [
+            line
+            for measure in MEASURES
+            for line in _compare_measure(measure, per_role["base"], per_role[role], seed, n_resamples, n_flips)
+        ]
+        frame = pd.DataFrame(lines)
+        if len(frame):
+            frame.insert(0, "against", role)
+            frame["p_holm"] = holm(frame.p.to_numpy())
+            frames.append(frame)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def _compare_measure(
+    measure: Measure, base: Tables, other: Tables, seed: int, n_resamples: int, n_flips: int
+) -> list[dict[str, object]]:
+    if measure.table not in base or measure.table not in other:
+        return []
+    by = list(measure.by)
+    joined = base[measure.table].merge(other[measure.table], on=[*by, measure.row], suffixes=("_base", "_other"))
+    sizes = base[measure.table].groupby(by).size()
+    lines = []
+    for key, part in joined.groupby(by, sort=False):
+        if len(part) < MIN_ROWS:
+            continue
+        # A column that is joined on keeps its name.
+        cluster = measure.cluster if measure.cluster in part else f"{measure.cluster}_base"
+        values = [part[f"{measure.value}_{side}"].to_numpy(dtype=float) for side in ("base", "other")]
+        result = paired_comparison(*values, part[cluster].to_numpy(), seed, n_resamples, n_flips)
+        lines.append(
+            {
+                "measure": measure.name,
+                **dict(zip(by, _as_tuple(key), strict=True)),
+                "base": values[0].mean(),
+                "other": values[1].mean(),
+                **asdict(result),
+                "higher_is_better": measure.higher_is_better,
+                "common": len(part) / sizes[key if len(by) > 1 else _as_tuple(key)[0]],
+            }
+        )
+    return lines
+
+
+def _as_tuple(key: object) -> Sequence[object]:
+    return key if isinstance(key, tuple) else (key,)

@@ -1,0 +1,82 @@
+"""What a study found, as one JSON document: every number and sentence of the report is taken from it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from activations.pairs import Pair, confounds
+from analyses.study.settings import Study
+from analyses.study.stages import Tables
+
+SUMMARISED = ("models", "probes", "transfer", "behaviour", "retention", "patching", "scores", "comparisons")
+ALPHA = 0.05
+
+
+def results(study: Study, pair: Pair, tables: Tables) -> dict[str, Any]:
+    """Collect the summary tables and the sentences drawn from them.
+
+    ``tables`` holds lists of records: ``models``, ``probes`` (every site; ``chosen`` marks the dev-chosen one),
+    ``transfer``, ``retention``, ``patching`` (by layer and role), ``scores`` and ``comparisons``.
+    """
+    kept = {name: records(tables[name]) for name in SUMMARISED if name in tables and name != "behaviour"}
+    comparisons = tables.get("comparisons", pd.DataFrame())
+    return {
+        "study": study.name,
+        "seed": study.seed,
+        "pair": {"name": pair.name, "base": pair.base, "code": pair.code, "null": study.pair.null},
+        "confounds": confounds(pair),
+        "findings": findings(comparisons),
+        "calibration": calibration(comparisons),
+        "tables": kept,
+    }
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The lines of a table with plain JSON values; what is missing or not finite becomes ``None``."""
+    return [
+        {str(name): _plain(value) for name, value in line.items()} for line in table.astype(object).to_dict("records")
+    ]
+
+
+def _plain(value: Any) -> Any:
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def calibration(comparisons: pd.DataFrame) -> dict[str, Any] | None:
+    """How often the null pair, two seeds of one model, looks different at the 5% level; ``None`` without a null."""
+    if not len(comparisons) or "null" not in set(comparisons.against):
+        return None
+    null = comparisons[comparisons.against == "null"]
+    return {
+        "comparisons": len(null),
+        "below_alpha": int((null.p < ALPHA).sum()),
+        "below_alpha_after_holm": int((null.p_holm < ALPHA).sum()),
+        "alpha": ALPHA,
+    }
+
+
+def findings(comparisons: pd.DataFrame) -> list[dict[str, Any]]:
+    """One entry per kind of measure: how many differences there are, how many survive Holm, and which way they go."""
+    if not len(comparisons):
+        return []
+    found = []
+    code = comparisons[comparisons.against == "code"]
+    for measure, part in code.groupby("measure", sort=False):
+        clear = part[part.p_holm < ALPHA]
+        better = ((clear.difference > 0) == clear.higher_is_better).sum()
+        found.append(
+            {
+                "measure": measure,
+                "comparisons": len(part),
+                "clear": len(clear),
+                "code_better": int(better),
+                "base_better": int(len(clear) - better),
+                "mean_difference": float(part.difference.mean()),
+                "median_minimum_detectable_effect": float(part.minimum_detectable_effect.median()),
+            }
+        )
+    return found

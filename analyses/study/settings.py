@@ -1,0 +1,155 @@
+"""What a study file may say. Every field has a default but the pair."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from activations.errors import TwinprobeError
+from activations.models import ModelSpec
+from activations.pairs import Pair, custom_pair, get_pair
+from analyses.toml_files import read_toml
+from probes.tasks import get_task
+
+
+class Table(BaseModel):
+    """A TOML table that refuses unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PairTable(Table):
+    """Either ``name`` from the registry (``twinprobe show pairs``), or ``base`` and ``code`` as model names or folders.
+
+    ``null`` is a second seed of the base model, when there is one: base against null calibrates the statistics.
+    """
+
+    name: str | None = None
+    base: str | None = None
+    code: str | None = None
+    null: str | None = None
+    base_revision: str | None = None
+    code_revision: str | None = None
+
+
+class LoadTable(Table):
+    """How every model of the study is loaded (see :class:`activations.models.ModelSpec`), and the BOS rule."""
+
+    dtype: str = "float32"
+    device: str = "cpu"
+    device_map: str | None = None
+    attention: str = "sdpa"
+    bos: Literal["auto", "always", "never"] = "auto"
+    allow_pickle: bool = False
+    trust_remote_code: bool = False
+
+
+class TasksTable(Table):
+    """Which tasks, and how many items of each (split train/dev/test as 5 : 1.5 : 2.5)."""
+
+    names: tuple[str, ...] = ("nesting", "binding", "aliasing", "identifiers")
+    items: int = Field(600, ge=40)
+
+
+class ProbesTable(Table):
+    """Where rows are captured and how they are probed."""
+
+    sites: str = "embed,resid_post.*"
+    pool: Literal["last", "first", "mean"] = "last"
+    storage_dtype: str = "float32"
+    strengths: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
+    random_init: bool = True
+
+
+class PatchingTable(Table):
+    """How many test prompts of each task and form are run, and how many of the retained ones are patched."""
+
+    prompts: int = Field(100, ge=0)
+    items: int = Field(16, ge=1)
+    check_exact: int = Field(3, ge=0)
+
+
+class ScoresTable(Table):
+    """Held-out passages for bits per byte; the default sets come with Python itself."""
+
+    passages: int = Field(60, ge=0)
+    characters: int = Field(600, ge=50)
+    code: str | None = None
+    prose: str | None = None
+
+
+class StatisticsTable(Table):
+    """Effort of the resampling methods."""
+
+    resamples: int = Field(1000, ge=100)
+    flips: int = Field(10_000, ge=1000)
+
+
+class Study(Table):
+    """A paired study."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    seed: int = 0
+    pair: PairTable
+    load: LoadTable = LoadTable()
+    tasks: TasksTable = TasksTable()
+    probes: ProbesTable = ProbesTable()
+    patching: PatchingTable = PatchingTable()
+    scores: ScoresTable = ScoresTable()
+    statistics: StatisticsTable = StatisticsTable()
+
+    @property
+    def compared(self) -> Pair:
+        """The pair under study, from the registry or made of two names."""
+        if self.pair.name:
+            return get_pair(self.pair.name)
+        assert self.pair.base is not None  # read_study checks this
+        assert self.pair.code is not None
+        return custom_pair(self.pair.base, self.pair.code)
+
+    def specs(self) -> dict[str, ModelSpec]:
+        """The models to run by their role: ``base``, ``code``, and ``null`` and ``random`` where the study has them."""
+        load, pair = self.load, self.compared
+
+        def spec(name: str, revision: str | None = None, random_init: int | None = None) -> ModelSpec:
+            return ModelSpec(
+                name, revision, load.dtype, load.device, load.device_map, load.attention,
+                load.allow_pickle, load.trust_remote_code, random_init,
+            )  # fmt: skip
+
+        found = {"base": spec(pair.base, self.pair.base_revision), "code": spec(pair.code, self.pair.code_revision)}
+        if self.pair.null:
+            found["null"] = spec(self.pair.null)
+        if self.probes.random_init:
+            found["random"] = spec(pair.base, self.pair.base_revision, random_init=self.seed)
+        return found
+
+
+def embedded_study() -> Path:
+    """The study file of the embedded twins, which ships with the package."""
+    return Path(str(files("analyses.study") / "embedded.toml"))
+
+
+def read_study(path: str | Path) -> Study:
+    """Read a study file and check names against the registries.
+
+    Raises:
+        TwinprobeError: see :func:`analyses.toml_files.read_toml`; also an unknown pair or task, or a pair without models.
+    """
+    study = read_toml(path, Study)
+    if not study.pair.name and not (study.pair.base and study.pair.code):
+        raise TwinprobeError(f"{path}: [pair] needs either 'name' or both 'base' and 'code'")
+    if study.pair.name and (study.pair.base or study.pair.code):
+        raise TwinprobeError(f"{path}: [pair] has 'name' and also 'base' or 'code'; give one or the other")
+    try:
+        pair = study.compared
+        for name in study.tasks.names:
+            get_task(name)
+    except TwinprobeError as error:
+        raise TwinprobeError(f"{path}: {error}") from None
+    if pair.kind != "decoder":
+        raise TwinprobeError(f"{path}: pair {pair.name!r} is an {pair.kind} pair; a study needs causal language models")
+    return study

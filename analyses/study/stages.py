@@ -1,0 +1,119 @@
+"""Stages: a computation is done once for given inputs, and its tables are read back afterwards.
+
+The key of a stage is a hash of its inputs and of the package's own source code, so neither a changed setting nor a
+changed program ever meets an old result. A stage's folder appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from activations.models import ModelSpec, resolve
+
+Tables = dict[str, pd.DataFrame]
+Report = Callable[[str, int, int], None]
+"""Progress: name of the stage, steps done, steps in all."""
+
+_ROOT = Path(__file__).parents[2]
+
+
+def quiet(stage: str, done: int, total: int) -> None:
+    """A report that says nothing."""
+
+
+class Stages:
+    """The stages of one run directory; ``log`` collects for each one whether it was reused and how long it took."""
+
+    def __init__(self, folder: Path, report: Report = quiet) -> None:
+        self.folder = folder
+        self.report = report
+        self.log: list[dict[str, Any]] = []
+
+    def tables(self, name: str, inputs: Mapping[str, Any], compute: Callable[[], Tables]) -> Tables:
+        """The tables of stage ``name``: read back when the inputs are those of last time, computed otherwise."""
+        key, home = _key(inputs), self.folder / "stages" / name
+        record = home / "stage.json"
+        if record.exists() and json.loads(record.read_text())["key"] == key:
+            self._note(name, key, reused=True, seconds=0.0)
+            return {path.stem: read_table(path) for path in sorted(home.glob("*.csv"))}
+        began = time.monotonic()
+        self.report(name, 0, 1)
+        computed = compute()
+        temporary = home.with_name(home.name + ".tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        for table, frame in computed.items():
+            write_table(frame, temporary / f"{table}.csv")
+        (temporary / "stage.json").write_text(json.dumps({"key": key}))
+        shutil.rmtree(home, ignore_errors=True)
+        temporary.rename(home)
+        self._note(name, key, reused=False, seconds=time.monotonic() - began)
+        self.report(name, 1, 1)
+        # Read back what was written, so that a first run and a repeated one go on with the very same values.
+        return {path.stem: read_table(path) for path in sorted(home.glob("*.csv"))}
+
+    def store(self, name: str, inputs: Mapping[str, Any], compute: Callable[[Path], Any]) -> tuple[Path, str]:
+        """The folder and key of a store that ``compute`` fills; a run that was cut off resumes inside ``compute``."""
+        key, home = _key(inputs), self.folder / "stores" / name
+        started, finished = home.with_name(f"{home.name}.started"), home.with_name(f"{home.name}.finished")
+        if finished.exists() and finished.read_text() == key:
+            self._note(f"stores/{name}", key, reused=True, seconds=0.0)
+            return home, key
+        began = time.monotonic()
+        finished.unlink(missing_ok=True)
+        if not (started.exists() and started.read_text() == key):
+            shutil.rmtree(home, ignore_errors=True)
+            home.parent.mkdir(parents=True, exist_ok=True)
+            started.write_text(key)
+        compute(home)
+        finished.write_text(key)
+        self._note(f"stores/{name}", key, reused=False, seconds=time.monotonic() - began)
+        return home, key
+
+    def _note(self, name: str, key: str, *, reused: bool, seconds: float) -> None:
+        self.log.append({"stage": name, "key": key, "reused": reused, "seconds": round(seconds, 2)})
+        if reused:
+            self.report(name, 1, 1)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a CSV table back to the very numbers that were written; an empty field is missing, no other text is."""
+    return pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values=[""])
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a tidy table as CSV."""
+    table.to_csv(path, index=False)
+
+
+def _key(inputs: Mapping[str, Any]) -> str:
+    text = json.dumps({"code": code_hash(), **inputs}, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@cache
+def code_hash() -> str:
+    """SHA-256 of the package's own sources (the command line and the look of the report change no number)."""
+    digest = hashlib.sha256()
+    for package in ("activations", "probes", "analyses"):
+        for path in sorted((_ROOT / package).rglob("*.py")):
+            if "report" not in path.parts and "pretraining" not in path.parts:
+                digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def model_identity(spec: ModelSpec) -> dict[str, Any]:
+    """What a stage's key says about a model without loading it: how it is loaded, and its files where they are local."""
+    source = Path(resolve(spec))
+    files = sorted(path for path in source.glob("*") if path.suffix in (".safetensors", ".bin", ".json"))
+    stamps = {path.name: (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+    return {"spec": spec.__dict__, "files": stamps}

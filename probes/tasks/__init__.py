@@ -1,0 +1,24 @@
+"""The registry of tasks: every task by its name."""
+
+from __future__ import annotations
+
+from activations.errors import TwinprobeError, did_you_mean
+from probes.tasks import aliasing, binding, identifiers, nesting
+from probes.tasks.items import Contrast, Form, Item, Task
+
+__all__ = ["TASKS", "Contrast", "Form", "Item", "Task", "get_task"]
+
+TASKS: dict[str, Task] = {
+    task.name: task for task in (nesting.generate, binding.generate, aliasing.generate, identifiers.generate)
+}
+
+
+def get_task(name: str) -> Task:
+    """Return the task called ``name``.
+
+    Raises:
+        TwinprobeError: there is no such task.
+    """
+    if name not in TASKS:
+        raise TwinprobeError(f"unknown task {name!r}{did_you_mean(name, TASKS)}; known tasks: {', '.join(TASKS)}")
+    return TASKS[name]
