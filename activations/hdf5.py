@@ -37,10 +37,17 @@ def write_activations(group: h5py.Group, name: str, values: npt.NDArray[Any], dt
     space = h5py.h5s.create_simple(values.shape)
     properties = h5py.h5p.create(h5py.h5p.LINK_CREATE)
     properties.set_create_intermediate_group(True)
-    dataset = h5py.h5d.create(group.id, name.encode(), file_type(dtype), space, lcpl=properties)
+    dataset = h5py.h5d.create(group.id, name.encode(), file_type(dtype), space, dcpl=undated(), lcpl=properties)
     if values.size:
         # Memory type equal to file type: HDF5 copies the bytes as they are.
         dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(values), mtype=file_type(dtype))
+
+
+def undated() -> h5py.h5p.PropDCID:
+    """Creation properties of a dataset without time stamps, so that equal rows make equal files."""
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_obj_track_times(False)
+    return properties
 
 
 def read_activations(dataset: h5py.Dataset, dtype: str) -> npt.NDArray[Any]:

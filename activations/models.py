@@ -253,9 +253,7 @@ def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
 
     source = resolve(spec)
     try:
-        return AutoTokenizer.from_pretrained(
-            source, revision=spec.revision, trust_remote_code=spec.trust_remote_code
-        )
+        return AutoTokenizer.from_pretrained(source, revision=spec.revision, trust_remote_code=spec.trust_remote_code)
     except Exception as error:
         raise _not_loaded("tokenizer of model", spec, error) from None
 

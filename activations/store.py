@@ -28,7 +28,7 @@ import pandas as pd
 
 from activations.errors import TwinprobeError, did_you_mean
 from activations.files import write_whole
-from activations.hdf5 import read_activations, to_float32, whole_file, write_activations
+from activations.hdf5 import read_activations, to_float32, undated, whole_file, write_activations
 from activations.sites import Site, parse_site
 from activations.texts import Text, read_texts, write_texts
 
@@ -126,7 +126,7 @@ class StoreWriter:
 def _virtual(index: h5py.File, name: str, parts: list[_Part]) -> None:
     """One virtual dataset made of the same dataset in every shard, with the shards' own (custom) type."""
     shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
-    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties = undated()
     start = 0
     for part in parts:
         if part.shape[0]:
@@ -149,7 +149,9 @@ def _record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads((path / "store.json").read_text())
     except ValueError as error:
-        raise TwinprobeError(f"{path / 'store.json'} is damaged ({error}); remove {path} and capture it again") from None
+        raise TwinprobeError(
+            f"{path / 'store.json'} is damaged ({error}); remove {path} and capture it again"
+        ) from None
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         found = record.get("schema") if isinstance(record, dict) else None
         raise TwinprobeError(f"{path} has schema {found}, this version reads {SCHEMA}; capture it again")
@@ -270,4 +272,6 @@ class ActivationStore:
             )
         with h5py.File(self.path / "index.h5") as index:
             raw = read_activations(index[site.dataset], self.dtype)
-        return to_float32(raw if rows is None else raw[np.asarray(rows, dtype=None if len(rows) else np.int64)], self.dtype)
+        return to_float32(
+            raw if rows is None else raw[np.asarray(rows, dtype=None if len(rows) else np.int64)], self.dtype
+        )

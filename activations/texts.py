@@ -75,7 +75,8 @@ def _span(where: str, raw: Any) -> Span:
     return Span(name, start, end, None if label is None else str(label), None if control is None else str(control))
 
 
-def _json(line: str, where: str) -> Any:
+def parse_json(line: str, where: str) -> Any:
+    """The JSON value of one line; ``where`` (``file:line``) opens the error message."""
     try:
         raw = json.loads(line)
         if "\\ud" in line.lower():
@@ -91,7 +92,7 @@ def _json(line: str, where: str) -> Any:
 
 def parse_text(line: str, where: str) -> Text:
     """Parse one JSONL line; ``where`` (``file:line``) opens every error message."""
-    raw = _json(line, where)
+    raw = parse_json(line, where)
     if not isinstance(raw, dict):
         raise _fail(where, f"expected a JSON object with 'id' and 'text', got {type(raw).__name__}")
     unknown = set(raw) - {"id", "text", "group", "spans"}

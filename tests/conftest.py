@@ -161,6 +161,8 @@ def sample_texts() -> list[Text]:
         Text("short", "x"),
         Text("assign", "total = width", (Span("role", 0, 5, "def"), Span("role", 8, 13, "use")), "code"),
         Text("prose", "The captain put the coin into the red box.", (Span("box", 34, 41, "red"),), "prose"),
-        Text("accents", "Þorgerður sá 漢字 🙂 e\u0301", (Span("name", 0, 9), Span("sign", 13, 15), Span("face", 16, 17))),
+        Text(
+            "accents", "Þorgerður sá 漢字 🙂 e\u0301", (Span("name", 0, 9), Span("sign", 13, 15), Span("face", 16, 17))
+        ),
     ]
     return texts + [Text(f"corpus-{i}", text, (Span("whole", 0, 20),)) for i, text in enumerate(CORPUS[:4])]

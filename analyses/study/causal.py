@@ -73,7 +73,7 @@ def patch_task(
         }
         where = {"task": task, "form": form}
         tables["retention"].append(pd.DataFrame([summary]))
-        tables["behaviour"].append(found.retention.assign(**where))
+        tables["behaviour"].append(found.retention.assign(right=right, **where))
         tables["patching_cells"].append(found.cells.assign(**where))
         tables["patching"].append(by_role(found.cells, seed, n_resamples).assign(**where))
     return {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items() if parts}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import pandas as pd
@@ -46,7 +45,7 @@ def arrival(cells: pd.DataFrame) -> pd.DataFrame:
     High when the answer reaches the last token early on the way up, 0 when it never is there before the last layer.
     """
     last = cells[cells.role == "last"]
-    return last.groupby(["task", "form", "item"], as_index=False).recovery.mean()
+    return last.groupby(["task", "form", "item"], as_index=False)[["recovery"]].mean()
 
 
 def compare(per_role: dict[str, Tables], *, seed: int, n_resamples: int, n_flips: int) -> pd.DataFrame:
@@ -87,28 +86,28 @@ def _compare_measure(
         return []
     by = list(measure.by)
     joined = base[measure.table].merge(other[measure.table], on=[*by, measure.row], suffixes=("_base", "_other"))
-    sizes = base[measure.table].groupby(by).size()
+    sizes = {_as_tuple(key): len(part) for key, part in base[measure.table].groupby(by)}
     lines = []
     for key, part in joined.groupby(by, sort=False):
         if len(part) < MIN_ROWS:
             continue
         # A column that is joined on keeps its name.
         cluster = measure.cluster if measure.cluster in part else f"{measure.cluster}_base"
-        values = [part[f"{measure.value}_{side}"].to_numpy(dtype=float) for side in ("base", "other")]
-        result = paired_comparison(*values, part[cluster].to_numpy(), seed, n_resamples, n_flips)
+        ours, theirs = (part[f"{measure.value}_{side}"].to_numpy(dtype=float) for side in ("base", "other"))
+        result = paired_comparison(ours, theirs, part[cluster].to_numpy(), seed, n_resamples, n_flips)
         lines.append(
             {
                 "measure": measure.name,
                 **dict(zip(by, _as_tuple(key), strict=True)),
-                "base": values[0].mean(),
-                "other": values[1].mean(),
+                "base": ours.mean(),
+                "other": theirs.mean(),
                 **asdict(result),
                 "higher_is_better": measure.higher_is_better,
-                "common": len(part) / sizes[key if len(by) > 1 else _as_tuple(key)[0]],
+                "common": len(part) / sizes[_as_tuple(key)],
             }
         )
     return lines
 
 
-def _as_tuple(key: object) -> Sequence[object]:
+def _as_tuple(key: object) -> tuple[object, ...]:
     return key if isinstance(key, tuple) else (key,)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from activations.capture import capture
+from activations.features import SiteFeatures
 from activations.models import LoadedModel
 from activations.sites import parse_sites
 from activations.store import ActivationStore
@@ -28,22 +28,6 @@ from probes.transfer import transfer
 
 BaselineCache = dict[str, Baselines]
 """Surface baselines see tokens only, so models with one tokenizer share them."""
-
-
-class SiteFeatures(Mapping[str, npt.NDArray[np.floating[Any]]]):
-    """Features by site, read from the store when asked for, so that one site is in memory at a time."""
-
-    def __init__(self, store: ActivationStore, rows: npt.NDArray[np.int64]) -> None:
-        self.store, self.rows = store, rows
-
-    def __getitem__(self, site: str) -> npt.NDArray[np.float32]:
-        return self.store.read(site, self.rows)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.store.sites)
-
-    def __len__(self) -> int:
-        return len(self.store.sites)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +81,9 @@ def form_rows(store: ActivationStore, items: Mapping[str, Item], clusters: str, 
         tokens=[[token] for _, _, token in spans],
         positions=wanted.position.to_numpy(),
     )
-    names = np.array([f"{text}:{start}-{end}" for text, start, end in zip(wanted.text, wanted.start, wanted.end, strict=True)])
+    names = np.array(
+        [f"{text}:{start}-{end}" for text, start, end in zip(wanted.text, wanted.start, wanted.end, strict=True)]
+    )
     return FormRows(SiteFeatures(store, wanted.index.to_numpy()), about, names)
 
 

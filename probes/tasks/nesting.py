@@ -107,8 +107,8 @@ class Nest:
                 weaver.add(move, {})
         pending = self.moves[self.pending]
         answer, other = CLOSERS[pending], CLOSERS[_swap(pending)]
-        weaver.label_last("closer", LABELS[answer], control=self.words[-1])
-        weaver.label_last("depth", str(depth), control=self.words[-1])
+        weaver.label_last("closer", LABELS[answer], control=self.words[self.pending])
+        weaver.label_last("depth", str(depth), control=self.words[self.pending])
         contrast = Contrast(weaver.edited("opener", _swap(pending)), other)
         return Form(weaver.text, tuple(weaver.spans), answer, tuple(LABELS), contrast)
 
@@ -137,8 +137,9 @@ def _closed(rng: random.Random, pairs: int) -> str:
 def draw(rng: random.Random, split: Split, pending: str, depth: int) -> Nest:
     """Draw moves that leave ``depth`` brackets open, ``pending`` the innermost.
 
-    The last word comes from the values that all splits share, because it is the key of the control task, which must
-    be learnable; every other word is the split's own.
+    The word behind the pending bracket is the key of the control task: as far back as the bracket that the labels are
+    about, and, as its own token is long past, no easier to read off. It comes from the values that all splits share,
+    because a control must be learnable; every other word is the split's own.
     """
     pairs = rng.choice((5, 6)) - depth
     levels = [depth - 1 if rng.random() < 0.5 else rng.randrange(depth) for _ in range(pairs)]
@@ -147,14 +148,14 @@ def draw(rng: random.Random, split: Split, pending: str, depth: int) -> Nest:
         at = len(moves)
         moves += [opener, *_closed(rng, levels.count(level))]
     fillers = (7 - pairs + rng.randint(0, 1)) // 2
-    if moves[-1] in LABELS:
+    if moves[-1] in LABELS or at == len(moves) - 1:
         moves.append("w")
         fillers -= 1
     for _ in range(fillers):
         spot = rng.randint(1, len(moves))
         moves.insert(spot, "w")
         at += spot <= at
-    words = [rng.choice(PEOPLE[split]) for _ in moves[:-1]] + [rng.choice(VALUES)]
+    words = [rng.choice(VALUES if i == at else PEOPLE[split]) for i in range(len(moves))]
     callees = [rng.choice(CALLEES[split]) if rng.random() < 0.5 else "" for _ in moves]
     return Nest("".join(moves), at, rng.choice(PEOPLE[split]), tuple(words), tuple(callees))
 
@@ -173,6 +174,6 @@ def generate(n_items: int, seed: int) -> list[Item]:
             nest = draw(rng, split, pending, depth)
             chosen = {form: rng.choice(phrasings[split]) for form, phrasings in PHRASINGS.items()}
             forms = {form: nest.render(phrasing, depth) for form, phrasing in chosen.items()}
-            group = "/".join([p.id for p in chosen.values()] + sorted({nest.subject, *nest.words[:-1]}))
+            group = "/".join([p.id for p in chosen.values()] + sorted({nest.subject, *nest.words} - set(VALUES)))
             items.append(Item(f"nesting-{seed}/{split}/{i:04d}", "nesting", split, group, depth, forms))
     return items

@@ -56,9 +56,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_rows_are_the_model_s_hidden_states(
-    tiny: Tiny, sample_texts: list[Text], tmp_path: Path, name: str
-) -> None:
+def test_rows_are_the_model_s_hidden_states(tiny: Tiny, sample_texts: list[Text], tmp_path: Path, name: str) -> None:
     loaded = twin(name) if name.startswith("embedded:") else tiny(name)
     encoded = encode(loaded.tokenizer, sample_texts, True, loaded.context)
     assert len({len(item.ids) for item in encoded}) == len(encoded), "every text has its own length"
@@ -159,7 +157,8 @@ def test_half_precision_is_kept_bit_for_bit(
 
 
 @pytest.mark.parametrize(
-    ("compute", "stored"), [("float32", "float16"), ("float32", "bfloat16"), ("bfloat16", "float16"), ("float16", "bfloat16")]
+    ("compute", "stored"),
+    [("float32", "float16"), ("float32", "bfloat16"), ("bfloat16", "float16"), ("float16", "bfloat16")],
 )
 def test_a_type_that_loses_bits_is_refused(
     make_model: MakeModel, sample_texts: list[Text], tmp_path: Path, compute: str, stored: str
@@ -180,7 +179,7 @@ def test_a_type_that_loses_bits_is_refused(
         ({"pool": "max"}, "pool 'max' is not known; expected one of last, first, mean"),
         ({"texts": [Text("a", "x")], "rows": "spans"}, "no rows to capture: no text has a span"),
         ({"texts": []}, "no texts to capture"),
-        ({"texts": [Text("long", "x " * 200)]}, "text 'long' has 401 tokens with BOS, but the model's context is 96"),
+        ({"texts": [Text("long", "x " * 200)]}, "text 'long' has 202 tokens with BOS, but the model's context is 96"),
         ({"sites": [Site("resid_mid", 0)]}, "runs attention and MLP in parallel, so it has no resid_mid"),
         ({"sites": [Site("resid_post", 3)]}, "site resid_post.3: CodeGenForCausalLM has no module for 'blocks.3'"),
     ],
@@ -432,7 +431,8 @@ def test_the_estimate_is_what_is_written(tiny: Tiny, sample_texts: list[Text], t
 def test_rows_are_planned_in_order(tiny: Tiny) -> None:
     text = Text("t", "x = 1", (Span("value", 4, 5), Span("name", 0, 1), Span("all", 0, 5)))
     (encoded,) = encode(tiny("llama").tokenizer, [text], True, 96)
-    assert plan_rows(encoded, "tokens", "last", bos=True) == [Row((1,)), Row((2,)), Row((3,)), Row((4,))][: len(encoded.ids) - 1]
+    assert plan_rows(encoded, "tokens", "last", bos=True) == [Row((i,)) for i in range(1, len(encoded.ids))]
+    assert plan_rows(encoded, "tokens", "last", bos=False)[0] == Row((0,))
     assert plan_rows(encoded, "last", "mean", bos=True) == [Row((len(encoded.ids) - 1,))]
     planned = plan_rows(encoded, "spans", "mean", bos=True)
     assert [row.span for row in planned] == [0, 1, 2]

@@ -16,11 +16,11 @@ from activations.inputs import batches, encode, pad, pad_id, resolve_bos
 from activations.texts import Span, Text
 
 if TYPE_CHECKING:
+    from conftest import MakeTokenizer
     from transformers import PreTrainedTokenizerFast
 
-    from tests.conftest import MakeTokenizer
-
-BITS = ["the", "name", "  ", "    ", "\n", "\t", "é", "e\u0301", "漢字", "🙂", "👩‍👧", "\u00a0", "\u2003", "(", "_", "9", "return"]
+SPACES = ["  ", "    ", "\n", "\t", "\u00a0", "\u2003"]
+BITS = [*SPACES, "the", "name", "return", "(", "_", "9", "é", "e\u0301", "漢字", "🙂", "👩\u200d👧"]
 WRITING = st.lists(st.sampled_from(BITS) | st.characters(exclude_categories=["Cs"]), min_size=1).map("".join)
 
 
@@ -103,7 +103,10 @@ def test_a_text_longer_than_the_context_is_refused_not_cut(tokenizer: PreTrained
     text = Text("long\none", "a b c d")
     count = len(tokenizer(text.text).input_ids)
     assert len(encode(tokenizer, [text], bos=False, context=count)[0].ids) == count
-    for bos, context, shown in ((False, count - 1, f"has {count} tokens,"), (True, count, f"{count + 1} tokens with BOS")):
+    for bos, context, shown in (
+        (False, count - 1, f"has {count} tokens,"),
+        (True, count, f"{count + 1} tokens with BOS"),
+    ):
         with pytest.raises(TwinprobeError) as caught:
             encode(tokenizer, [Text("fine", "a"), text], bos=bos, context=context)
         assert shown in str(caught.value)
@@ -132,7 +135,11 @@ def test_the_tokenizer_is_left_as_it_was(make_tokenizer: MakeTokenizer, fails: b
                 encode(tokenizer, [Text("t", "\ud800")], bos=True, context=50)
         else:
             assert len(encode(tokenizer, [Text("t", "the name and the value")], bos=True, context=50)[0].ids) > 4
-        assert (tokenizer.backend_tokenizer.to_str(), tokenizer.padding_side, dict(tokenizer.special_tokens_map)) == before
+        assert (
+            tokenizer.backend_tokenizer.to_str(),
+            tokenizer.padding_side,
+            dict(tokenizer.special_tokens_map),
+        ) == before
 
 
 def test_one_bos_rule_for_both_models(make_tokenizer: MakeTokenizer, tokenizer: PreTrainedTokenizerFast) -> None:

@@ -96,7 +96,9 @@ def test_a_damaged_folder_is_refused(folder: Path, damage: str) -> None:
 
 def test_pickle_weights_load_when_allowed(folder: Path, model_folder: Path) -> None:
     pickle_weights(folder)
-    assert load_model(ModelSpec(str(folder), allow_pickle=True)).fingerprint == load_model(str(model_folder)).fingerprint
+    assert (
+        load_model(ModelSpec(str(folder), allow_pickle=True)).fingerprint == load_model(str(model_folder)).fingerprint
+    )
 
 
 def test_pickle_weights_never_run_code(folder: Path, tmp_path: Path) -> None:
@@ -161,7 +163,9 @@ def test_an_architecture_without_a_table_of_paths_is_refused(make_model: MakeMod
     from transformers import CpmAntConfig, CpmAntForCausalLM
 
     tokenizer = make_model("llama").tokenizer
-    config = CpmAntConfig(hidden_size=16, num_attention_heads=2, dim_head=8, dim_ff=16, num_hidden_layers=1, vocab_size=9)
+    config = CpmAntConfig(
+        hidden_size=16, num_attention_heads=2, dim_head=8, dim_ff=16, num_hidden_layers=1, vocab_size=9
+    )
     loaded = wrap(CpmAntForCausalLM(config), tokenizer, "cpm")
     assert "CpmAntForCausalLM is not known to TransformerLens" in refusal(lambda: loaded.n_layers)
 

@@ -57,7 +57,10 @@ def test_any_selection_parses_or_is_refused(selection: str) -> None:
     ("selection", "expected"),
     [
         ("resid_post.*", [f"resid_post.{layer}" for layer in range(LAYERS)]),
-        ("resid_pre.0-11:2", ["resid_pre.0", "resid_pre.2", "resid_pre.4", "resid_pre.6", "resid_pre.8", "resid_pre.10"]),
+        (
+            "resid_pre.0-11:2",
+            ["resid_pre.0", "resid_pre.2", "resid_pre.4", "resid_pre.6", "resid_pre.8", "resid_pre.10"],
+        ),
         ("mlp_out.3-5", ["mlp_out.3", "mlp_out.4", "mlp_out.5"]),
         ("embed,z.10-11.2,z.0,embed", ["embed", "z.10.2", "z.11.2", "z.0"]),
     ],

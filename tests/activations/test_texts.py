@@ -109,7 +109,9 @@ def test_any_line_raises_nothing_else(line: str) -> None:
         parse_text(line, "here:7")
 
 
-@pytest.mark.parametrize("line", ["[" * 100_000, '{"id": ' + "9" * 5000 + ', "text": "x"}'], ids=["deep", "long number"])
+@pytest.mark.parametrize(
+    "line", ["[" * 100_000, '{"id": ' + "9" * 5000 + ', "text": "x"}'], ids=["deep", "long number"]
+)
 def test_json_beyond_python_s_limits_is_refused(line: str) -> None:
     said = message(line)
     assert said.startswith("my.jsonl:1: not readable JSON (")
@@ -156,7 +158,9 @@ def test_a_bad_file_is_named(tmp_path: Path) -> None:
 
 
 def test_defaults_and_conversions() -> None:
-    (text,) = read(b'{"id": 7, "text": "x = 1", "group": null, "spans": [{"name": "v", "start": 4, "end": 5, "label": 1}]}')
+    (text,) = read(
+        b'{"id": 7, "text": "x = 1", "group": null, "spans": [{"name": "v", "start": 4, "end": 5, "label": 1}]}'
+    )
     assert text == Text("7", "x = 1", (Span("v", 4, 5, "1"),), "7")
     assert to_dict(text) == {
         "id": "7",
@@ -170,3 +174,11 @@ def test_labels_of_keeps_order_and_skips_unlabelled() -> None:
     texts = [Text("a", "xyz", (Span("r", 0, 1, "B"), Span("q", 0, 1, "no"), Span("r", 1, 2))), Text("b", "x")]
     texts.append(Text("c", "x", (Span("r", 0, 1, "A"),)))
     assert labels_of(texts, "r") == ["B", "A"]
+
+
+def test_the_documented_example_is_valid() -> None:
+    documented = Path(__file__).parents[2] / "docs" / "FORMATS.md"
+    block = documented.read_text(encoding="utf-8").split("```jsonl\n")[1].split("```")[0]
+    texts = read(block.encode())
+    assert [text.id for text in texts] == ["a1", "a2"]
+    assert [text.text[span.start : span.end] for text in texts for span in text.spans] == ["total", "width"]

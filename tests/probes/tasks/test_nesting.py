@@ -55,7 +55,11 @@ def test_spans_name_the_pending_opener_and_the_last_word(items):
         for form in item.forms.values():
             spans = {span.name: span for span in form.spans}
             assert spans["opener"].start == open_brackets(form.text)[-1]
-            assert form.text[spans["query"].start :] == spans["closer"].control == re.findall(r"\w+", form.text)[-1]
+            assert form.text[spans["query"].start :] == re.findall(r"\w+", form.text)[-1]
+            control = spans["closer"].control
+            assert control == spans["depth"].control != form.text[spans["query"].start :]
+            assert re.findall(r"\w+", form.text[spans["opener"].end :])[-1] != control
+            assert control in re.findall(r"\w+", form.text[spans["opener"].end :])[:4]
             assert spans["closer"].end == spans["depth"].end == spans["query"].end == len(form.text)
 
 

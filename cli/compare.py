@@ -1,0 +1,83 @@
+"""``twinprobe compare``: the whole paired study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.options import json_option
+from cli.output import print_json, print_table, progress, quiet_libraries
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  twinprobe compare                                  the embedded twins, into runs/embedded
+  twinprobe compare my_study.toml --out runs/mine    your own pair
+
+A study file needs a name and a pair; everything else has a default:
+  name = "mine"
+  [pair]
+  base = "Qwen/Qwen2.5-0.5B"
+  code = "Qwen/Qwen2.5-Coder-0.5B"
+
+The same command again computes only what is new."""
+)
+@click.argument("study", required=False, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Run directory; runs/NAME of the study when not given.")
+@json_option
+def compare(study: Path | None, out: Path | None, as_json: bool) -> None:
+    """Run a paired STUDY (a TOML file): capture, probes, transfer, patching, scores, statistics, report."""
+    from analyses.study.settings import embedded_study, read_study
+
+    settings = read_study(study or embedded_study())
+    folder = out or Path("runs") / settings.name
+    quiet_libraries()
+    from analyses.study.run import StudyRun
+
+    with progress(f"study {settings.name}", None) as report:
+        results = StudyRun(settings, folder, report).run()
+    if as_json:
+        print_json(results)
+    else:
+        _summary(results, folder)
+
+
+def _summary(results: dict[str, Any], folder: Path) -> None:
+    """One screen: scores, probes, transfer and behaviour of both models, and what the statistics say."""
+    pair, tables = results["pair"], results["tables"]
+    click.echo(f"\n{results['study']}: base = {pair['base']}, code = {pair['code']}\n")
+    rows = [line for line in tables.get("comparisons", []) if line["against"] == "code"]
+    print_table(
+        "Code minus base, paired by item (95% cluster bootstrap; sign-flip p with Holm correction)",
+        ("measure", "what", "base", "code", "difference", "interval", "p (Holm)", "n"),
+        [
+            (
+                line["measure"], what(line), line["base"], line["other"], line["difference"],
+                "–" if line["low"] is None else f"{line['low']:+.3f} to {line['high']:+.3f}",
+                line["p_holm"], line["n_items"],
+            )
+            for line in rows
+        ],
+    )  # fmt: skip
+    for finding in results["findings"]:
+        click.echo(
+            f"{finding['measure']}: {finding['clear']} of {finding['comparisons']} differ after Holm "
+            f"(code better {finding['code_better']}, base better {finding['base_better']})"
+        )
+    if results["calibration"]:
+        null = results["calibration"]
+        click.echo(
+            f"null pair (two seeds of base): {null['below_alpha']} of {null['comparisons']} have p < {null['alpha']}, "
+            f"{null['below_alpha_after_holm']} after Holm"
+        )
+    click.echo(f"\nreport: {folder / 'report.html'}\nnumbers: {folder / 'results.json'}, {folder / 'tables'}")
+
+
+def what(line: dict[str, Any]) -> str:
+    """What a comparison is about, in a few words: ``binding value, code → prose``."""
+    subject = " ".join(str(line[key]) for key in ("task", "target") if line.get(key))
+    form = f"{line['source']} → {line['form']}" if line.get("source") else str(line["form"])
+    return f"{subject}, {form}" if subject else form

@@ -1,0 +1,61 @@
+"""The ``twinprobe`` command."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from activations.errors import TwinprobeError
+from cli.cache import cache
+from cli.compare import compare
+from cli.patch import patch
+from cli.pretrain import pretrain
+from cli.probe import probe
+from cli.show import show
+
+HELP = """Probe and patch paired language models: a base model and its code-trained counterpart.
+
+\b
+Start here:
+  twinprobe compare                      the whole study on the embedded twins
+  twinprobe compare my_study.toml        the same on your pair
+  twinprobe show pairs                   published pairs and their confounds
+
+Exit codes: 0 done, 2 a mistake in what was asked (one line says which), 130 interrupted.
+"""
+
+
+@click.group(help=HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="twinprobe")
+def command() -> None:
+    """The group of all commands."""
+
+
+for part in (compare, cache, probe, patch, pretrain, show):
+    command.add_command(part)
+
+
+def main() -> None:
+    """Run the command; a user's mistake becomes one line and exit code 2."""
+    try:
+        command.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("Interrupted; run the same command again to go on.", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except TwinprobeError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        # A full disk, a missing permission: the operating system's own words name the file.
+        click.echo(f"Error: {error}; what was already written is kept", err=True)
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

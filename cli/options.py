@@ -1,0 +1,48 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from activations.models import ModelSpec
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_LOADING = (
+    click.option(
+        "--dtype", default="float32", show_default=True, help="Compute type: float32, bfloat16, float16, auto."
+    ),
+    click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:0, mps."),
+    click.option("--device-map", default=None, help="Spread a large model over devices, e.g. auto (needs accelerate)."),
+    click.option("--attention", default="sdpa", show_default=True, help="Kernel: sdpa, eager, flash_attention_2."),
+    click.option("--allow-pickle", is_flag=True, help="Load pickle weights; they can run code."),
+    click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the checkpoint."),
+)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+bos_option = click.option(
+    "--bos",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="Prepend BOS; auto: when every tokenizer involved has one.",
+)
+seed_option = click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
+
+
+def loading_options(command: Command) -> Command:
+    """Add the options that say how a model is loaded."""
+    for option in reversed(_LOADING):
+        command = option(command)
+    return command
+
+
+def model_spec(name: str, revision: str | None, loading: dict[str, Any]) -> ModelSpec:
+    """The spec that the loading options describe."""
+    from activations.models import ModelSpec
+
+    return ModelSpec(name=name, revision=revision, **loading)

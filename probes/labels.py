@@ -1,0 +1,179 @@
+"""Labels for the rows of a store, from the store's own spans or from a JSONL file.
+
+One JSON object per line of the file::
+
+    {"text": "a1", "position": 3, "label": "noun", "split": "train", "group": "doc7", "control": "dog"}
+
+``text`` and ``label`` are required. ``position`` (a token's position, BOS counted) or ``span`` (a span's name) says which
+row of the text is meant; without either it is the text's only row. ``split`` is ``train``, ``dev`` or ``test``, on every
+line or on none; ``group`` defaults to the text's; ``control`` (the Hewitt & Liang key) to the text the row stands for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from activations.errors import TwinprobeError, did_you_mean
+from activations.store import ActivationStore
+from activations.texts import numbered_lines
+from probes.rows import SPLITS, RowLabels
+
+KEYS = ("text", "label", "position", "span", "split", "group", "control")
+SHARES = {"train": 0.6, "dev": 0.15, "test": 0.25}
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Which rows of a store are probed (``rows``, numbers) and what is known about them."""
+
+    rows: npt.NDArray[np.int64]
+    about: RowLabels
+
+
+def labels_from_spans(store: ActivationStore, span: str | None, seed: int) -> Labelled:
+    """Use the labels that the store's spans carry; ``span`` names the spans when there are several kinds.
+
+    Raises:
+        TwinprobeError: no span has a label, or spans of several names do and none was chosen.
+    """
+    rows = store.rows
+    labelled = rows[rows.label.notna()]
+    names = sorted(set(labelled.span))
+    if not names:
+        raise TwinprobeError(
+            f"{store.path} has no labelled spans; give labels with --labels FILE, or capture texts whose spans have labels "
+            "with --rows spans"
+        )
+    if span is None and len(names) > 1:
+        raise TwinprobeError(
+            f"{store.path} has labelled spans of several names ({', '.join(names)}); choose one with --span"
+        )
+    if span is not None and span not in names:
+        raise TwinprobeError(
+            f"no labelled span is called {span!r}{did_you_mean(span, names)}; there are {', '.join(names)}"
+        )
+    chosen = labelled[labelled.span == (span or names[0])]
+    return _labelled(store, chosen.assign(split=None), seed)
+
+
+def labels_from_file(store: ActivationStore, path: str | Path, seed: int) -> Labelled:
+    """Read a labels file and find each line's row in the store.
+
+    Raises:
+        TwinprobeError: a bad line, named by number; a line that matches no row or several; a row labelled twice.
+    """
+    rows = store.rows
+    by_text = {name: part for name, part in rows.groupby("text", sort=False)}
+    found: dict[int, tuple[int, dict[str, Any]]] = {}
+    for number, line in numbered_lines(Path(path)):
+        where = f"{path}:{number}"
+        entry = _entry(line, where)
+        row = _find(by_text, entry, where)
+        if row in found:
+            raise TwinprobeError(f"{where}: this row already has a label, from line {found[row][0]}")
+        found[row] = (number, entry)
+    if not found:
+        raise TwinprobeError(f"{path}: no labels found; expected one JSON object per line with 'text' and 'label'")
+    with_split = [number for number, entry in found.values() if entry.get("split")]
+    if with_split and len(with_split) < len(found):
+        without = next(number for number, entry in found.values() if not entry.get("split"))
+        raise TwinprobeError(
+            f"{path}:{without}: no 'split', but line {with_split[0]} has one; give it on every line or none"
+        )
+    chosen = rows.loc[list(found)].copy()
+    entries = [entry for _, entry in found.values()]
+    chosen["label"] = [entry["label"] for entry in entries]
+    chosen["split"] = [entry.get("split") for entry in entries]
+    chosen["group"] = [entry.get("group", group) for entry, group in zip(entries, chosen.group, strict=True)]
+    words = _words(store, chosen)
+    chosen["control"] = [entry.get("control", word) for entry, word in zip(entries, words, strict=True)]
+    return _labelled(store, chosen, seed)
+
+
+def _entry(line: str, where: str) -> dict[str, Any]:
+    try:
+        entry = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise TwinprobeError(f"{where}: not valid JSON ({error.msg} at column {error.colno})") from None
+    if not isinstance(entry, dict):
+        raise TwinprobeError(f"{where}: expected a JSON object with 'text' and 'label', got {type(entry).__name__}")
+    unknown = [key for key in entry if key not in KEYS]
+    if unknown:
+        raise TwinprobeError(
+            f"{where}: unknown key {unknown[0]!r}{did_you_mean(unknown[0], KEYS)}; known: {', '.join(KEYS)}"
+        )
+    for key in ("text", "label"):
+        if not isinstance(entry.get(key), str | int | bool) or entry[key] == "":
+            raise TwinprobeError(f"{where}: {key!r} is required, a string or a whole number; got {entry.get(key)!r}")
+    if "position" in entry and "span" in entry:
+        raise TwinprobeError(f"{where}: both 'position' and 'span'; give one of them")
+    if entry.get("split") is not None and entry["split"] not in SPLITS:
+        raise TwinprobeError(f"{where}: split {entry['split']!r} is not one of {', '.join(SPLITS)}")
+    return {key: str(value) if key != "position" else value for key, value in entry.items() if value is not None}
+
+
+def _find(by_text: dict[Any, pd.DataFrame], entry: dict[str, Any], where: str) -> int:
+    rows = by_text.get(entry["text"])
+    if rows is None:
+        raise TwinprobeError(f"{where}: the store has no text {entry['text']!r}{did_you_mean(entry['text'], by_text)}")
+    for key in ("position", "span"):
+        if key in entry:
+            rows = rows[rows[key] == entry[key]]
+    if len(rows) != 1:
+        meant = f"{len(rows)} rows" if len(rows) else "no row"
+        raise TwinprobeError(f"{where}: {meant} of text {entry['text']!r} match; name one with 'position' or 'span'")
+    return int(rows.index[0])
+
+
+def _words(store: ActivationStore, rows: pd.DataFrame) -> list[str]:
+    """The stretch of text that each row stands for."""
+    texts = {text.id: text.text for text in store.texts}
+    ranges = zip(rows.text, rows.start, rows.end, strict=True)
+    return [texts[name][start:end] for name, start, end in ranges]
+
+
+def _labelled(store: ActivationStore, rows: pd.DataFrame, seed: int) -> Labelled:
+    read = {text: ids.to_numpy() for text, ids in store.inputs.groupby("text", sort=False).token}
+    splits = rows.split.tolist() if rows.split.notna().all() else split_groups(rows.group.tolist(), seed)
+    about = RowLabels(
+        labels=rows.label.to_numpy(dtype=str),
+        controls=rows.control.to_numpy(dtype=str),
+        items=rows.group.to_numpy(dtype=str),
+        groups=rows.group.to_numpy(dtype=str),
+        splits=np.array(splits),
+        texts=[read[name][: position + 1].tolist() for name, position in zip(rows.text, rows.position, strict=True)],
+        tokens=[[token] for token in rows.token],
+        positions=rows.position.to_numpy(),
+    )
+    return Labelled(rows.index.to_numpy(), about)
+
+
+def split_groups(groups: Sequence[str], seed: int) -> list[str]:
+    """Assign whole groups to train, dev and test (60, 15 and 25 percent of the rows), in a seeded random order.
+
+    Raises:
+        TwinprobeError: there are fewer groups than splits.
+    """
+    names, sizes = np.unique(groups, return_counts=True)
+    if len(names) < len(SHARES):
+        raise TwinprobeError(
+            f"the rows form {len(names)} groups; at least 3 are needed, as a group never lies in two splits (set 'group')"
+        )
+    order = np.random.default_rng(seed).permutation(len(names))
+    # Each split gets one group first, so that none stays empty; then the one that is furthest below its share.
+    homes: dict[str, str] = {}
+    filled = dict.fromkeys(SHARES, 0)
+    for place, index in enumerate(order):
+        below = {split: filled[split] / (share * len(groups)) for split, share in SHARES.items()}
+        split = list(SHARES)[place] if place < len(SHARES) else min(below, key=lambda name: below[name])
+        homes[str(names[index])] = split
+        filled[split] += int(sizes[index])
+    return [homes[group] for group in groups]
