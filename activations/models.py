@@ -12,7 +12,7 @@ from activations.errors import TwinprobeError
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 TWINS_FOLDER = Path(__file__).parent / "twins"
@@ -43,11 +43,15 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """An untouched Hugging Face model in evaluation mode, its fast tokenizer, and where its parts are."""
+    """An untouched Hugging Face model in evaluation mode, its fast tokenizer, and where its parts are.
+
+    ``commit`` is the one a hub model was loaded from.
+    """
 
     spec: ModelSpec
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    commit: str | None = None
 
     @cached_property
     def _adapter(self) -> Any:
@@ -125,7 +129,7 @@ class LoadedModel:
             "architecture": type(self.model).__name__,
             "compute_dtype": str(self.model.dtype).removeprefix("torch."),
             "attention_kernel": config._attn_implementation,
-            "commit": getattr(config, "_commit_hash", None),
+            "commit": self.commit,
             "fingerprint": self.fingerprint,
             "layers": self.n_layers,
             "width": self.d_model,
@@ -240,7 +244,7 @@ def load_model(spec: ModelSpec | str) -> LoadedModel:
         )
     if spec.device_map is None:
         model = model.to(spec.device)
-    return replace(wrap(model, tokenizer, spec.name), spec=spec)
+    return replace(wrap(model, tokenizer, spec.name), spec=spec, commit=_commit(source, spec.revision))
 
 
 def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
@@ -258,9 +262,36 @@ def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
         raise _not_loaded("tokenizer of model", spec, error) from None
 
 
+def load_config(spec: ModelSpec) -> PretrainedConfig:
+    """Load the configuration of the text model alone.
+
+    Raises:
+        TwinprobeError: there is none at that name.
+    """
+    from transformers import AutoConfig
+
+    source = resolve(spec)
+    try:
+        config = AutoConfig.from_pretrained(source, revision=spec.revision, trust_remote_code=spec.trust_remote_code)
+    except Exception as error:
+        raise _not_loaded("configuration of model", spec, error) from None
+    return config.get_text_config()
+
+
+def _commit(source: str, revision: str | None) -> str | None:
+    """The commit that a hub model, now in the local cache, is at; transformers 5 no longer notes it."""
+    from transformers.utils import cached_file
+
+    if Path(source).is_dir():
+        return None
+    return Path(str(cached_file(source, "config.json", revision=revision, local_files_only=True))).parent.name
+
+
 def _not_loaded(what: str, spec: ModelSpec, error: Exception) -> TwinprobeError:
     reason = " ".join(str(error).split())
-    return TwinprobeError(f"{what} {spec.name!r} could not be loaded: {reason[:300]}")
+    hub = not (spec.name.startswith("embedded:") or Path(spec.name).expanduser().exists())
+    hint = " (there is no folder of that name here, so it was taken for a hub name)" if hub else ""
+    return TwinprobeError(f"{what} {spec.name!r} could not be loaded: {reason[:300]}{hint}")
 
 
 def _random_model(config: Any, spec: ModelSpec) -> PreTrainedModel:

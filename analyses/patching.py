@@ -97,9 +97,12 @@ def patched_logits(
     import torch
 
     if donor.shape != corrupted.resid_pre.shape:
+        received, expected = (
+            "{} layers × {} tokens × width {}".format(*shape) for shape in (donor.shape, corrupted.resid_pre.shape)
+        )
         raise TwinprobeError(
-            f"the donor run has {donor.shape[1]} tokens and the corrupted run {corrupted.resid_pre.shape[1]}; "
-            "patching needs prompts with the same number of tokens"
+            f"the donor run has {received}, the corrupted run {expected}; patching needs prompts with the same number of "
+            "tokens and models of one shape"
         )
     out = torch.empty(
         (len(cells), corrupted.logits.shape[-1]), device=corrupted.logits.device, dtype=corrupted.logits.dtype
@@ -132,7 +135,9 @@ def _climb(loaded: LoadedModel, corrupted: Run, donor: torch.Tensor, cells: Sequ
 
 def _head(loaded: LoadedModel, states: torch.Tensor) -> torch.Tensor:
     logits: torch.Tensor = loaded.module("unembed")(loaded.module("ln_final")(states))
-    cap = getattr(loaded.model.config.get_text_config(), "final_logit_softcapping", None)
+    config = loaded.model.config.get_text_config()
+    logits = logits / getattr(config, "logits_scaling", 1.0)  # Granite
+    cap = getattr(config, "final_logit_softcapping", None)  # Gemma2
     return logits if cap is None else (logits / cap).tanh() * cap
 
 

@@ -5,6 +5,7 @@ What cannot be aligned or scored is dropped with a reason, and the reasons are c
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -85,7 +86,10 @@ def _prompt(loaded: LoadedModel, item: Item, form: Form, bos: bool) -> Prompt | 
         return "the answer merges with the prompt's last token"
     if answer == contrast:
         return "the two answers share their first token"
-    candidates = {token for token in first.values() if token is not None}
+    found = list(first.values())
+    if found.count(answer) > 1 or found.count(contrast) > 1:
+        return "another candidate shares an answer's first token"
+    candidates = {token for token in found if token is not None}
     tokens = tuple(loaded.tokenizer.convert_ids_to_tokens(list(clean.ids)))
     return Prompt(
         item.id, item.group, item.difficulty, clean.ids, corrupted.ids, answer, contrast, tuple(sorted(candidates)),
@@ -95,8 +99,9 @@ def _prompt(loaded: LoadedModel, item: Item, form: Form, bos: bool) -> Prompt | 
 
 def _first_token(loaded: LoadedModel, text: str, answer: str) -> int | None:
     """The first token of ``answer`` when it continues ``text``; ``None`` when the two melt into one token."""
-    prefix: list[int] = loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
-    whole: list[int] = loaded.tokenizer(text + answer, add_special_tokens=False)["input_ids"]
+    prefix, whole = (
+        encode(loaded.tokenizer, [Text("", piece)], False, sys.maxsize)[0].ids for piece in (text, text + answer)
+    )
     return whole[len(prefix)] if len(whole) > len(prefix) and whole[: len(prefix)] == prefix else None
 
 

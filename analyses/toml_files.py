@@ -26,7 +26,7 @@ def read_toml(path: str | Path, model: type[Model]) -> Model:
         raise TwinprobeError(f"{path}: no such file; expected a TOML file")
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also not UTF-8, a number too long, arrays too deep
         raise TwinprobeError(f"{path}: not valid TOML ({error})") from None
     try:
         return model.model_validate(raw)
@@ -70,5 +70,11 @@ def to_toml(model: BaseModel) -> str:
 
 
 def _value(value: object) -> str:
-    # JSON's strings, numbers, booleans and flat lists are TOML too.
-    return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_value(str(key))} = {_value(entry)}" for key, entry in value.items()) + " }"
+    if isinstance(value, list):
+        return f"[{', '.join(_value(entry) for entry in value)}]"
+    if isinstance(value, float):
+        return repr(value)  # infinity is "inf" in both languages
+    # JSON's strings, whole numbers and booleans are TOML too, but for the delete character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cli.options import bos_option, json_option, loading_options, model_spec
+from cli.options import COUNT, PATH, bos_option, json_option, loading_options, model_spec
 from cli.output import print_json, progress, quiet_libraries, size
 
 
@@ -17,13 +17,16 @@ Examples:
   twinprobe cache embedded:code --texts texts.jsonl --sites 'resid_post.*' --out runs/acts
   twinprobe cache Qwen/Qwen2.5-0.5B --texts texts.jsonl --sites resid_post.0-23:4 --rows spans --out runs/qwen
 
-Each line of FILE is {"id": "a1", "text": "x = 1", "spans": [{"name": "role", "start": 0, "end": 1, "label": "name"}]};
-"spans" and "group" are optional (docs/FORMATS.md). The same command again resumes."""
+\b
+A line of FILE; "spans" and "group" are optional (docs/FORMATS.md):
+  {"id": "a1", "text": "x = 1", "spans": [{"name": "role", "start": 0, "end": 1, "label": "name"}]}
+
+A capture that was cut off goes on where it stopped when the same command is run again."""
 )
 @click.argument("model")
-@click.option("--texts", "texts_file", required=True, type=click.Path(path_type=Path), help="JSONL file of texts.")
+@click.option("--texts", "texts_file", required=True, type=PATH, metavar="FILE", help="JSONL file of texts.")
 @click.option("--sites", required=True, help="Sites, e.g. 'embed,resid_post.*' (twinprobe show sites).")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the store.")
+@click.option("--out", required=True, type=PATH, metavar="FOLDER", help="Folder of the store.")
 @click.option(
     "--rows",
     type=click.Choice(["tokens", "last", "spans"]),
@@ -38,8 +41,14 @@ Each line of FILE is {"id": "a1", "text": "x = 1", "spans": [{"name": "role", "s
     show_default=True,
     help="How a span's tokens become one row.",
 )
-@click.option("--store-dtype", default="float32", show_default=True, help="Storage type: float32, bfloat16, float16.")
-@click.option("--batch-tokens", default=8192, show_default=True, help="Padded tokens per forward pass.")
+@click.option(
+    "--store-dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Storage type; it must hold every bit of the compute type.",
+)
+@click.option("--batch-tokens", type=COUNT, default=8192, show_default=True, help="Padded tokens per forward pass.")
 @click.option("--revision", default=None, help="Branch, tag or commit of a hub model.")
 @click.option("--dry-run", is_flag=True, help="Only say how much would be written.")
 @bos_option
@@ -64,8 +73,8 @@ def cache(
     from activations.texts import read_texts
 
     texts = read_texts(texts_file)
-    quiet_libraries()
-    from activations.capture import capture, estimate
+    quiet_libraries([model])
+    from activations.capturing import capture, estimate
     from activations.inputs import resolve_bos
     from activations.models import load_model
     from activations.sites import parse_sites
@@ -80,10 +89,19 @@ def cache(
         err=True,
     )
     if not dry_run:
+        begun = False
         with progress(f"capturing {model}") as report:
+
+            def advance(done: int, total: int) -> None:
+                nonlocal begun
+                if done and not begun:
+                    click.echo(f"{done:,} of {total:,} texts were captured before and are kept", err=True)
+                begun = True
+                report("texts", done, total)
+
             capture(
                 loaded, texts, chosen, out, bos=prepend, rows=rows, pool=pool, dtype=store_dtype,
-                batch_tokens=batch_tokens, progress=lambda done, total: report("texts", done, total),
+                batch_tokens=batch_tokens, progress=advance,
             )  # fmt: skip
     if as_json:
         print_json(

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from cli.options import json_option
-from cli.output import print_json, print_table, progress, quiet_libraries
+from cli.options import PATH, json_option
+from cli.output import print_json, print_table, progress, quiet_libraries, size
 
 
 @click.command(
@@ -17,16 +17,18 @@ Examples:
   twinprobe compare                                  the embedded twins, into runs/embedded
   twinprobe compare my_study.toml --out runs/mine    your own pair
 
+\b
 A study file needs a name and a pair; everything else has a default:
   name = "mine"
   [pair]
   base = "Qwen/Qwen2.5-0.5B"
   code = "Qwen/Qwen2.5-Coder-0.5B"
+The run directory's study.toml shows every field with its value.
 
 The same command again computes only what is new."""
 )
-@click.argument("study", required=False, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Run directory; runs/NAME of the study when not given.")
+@click.argument("study", required=False, type=PATH)
+@click.option("--out", type=PATH, metavar="FOLDER", help="Run directory; runs/NAME of the study when not given.")
 @json_option
 def compare(study: Path | None, out: Path | None, as_json: bool) -> None:
     """Run a paired STUDY (a TOML file): capture, probes, transfer, patching, scores, statistics, report."""
@@ -34,11 +36,17 @@ def compare(study: Path | None, out: Path | None, as_json: bool) -> None:
 
     settings = read_study(study or embedded_study())
     folder = out or Path("runs") / settings.name
-    quiet_libraries()
+    quiet_libraries(spec.name for spec in settings.specs().values())
     from analyses.study.run import StudyRun
 
-    with progress(f"study {settings.name}", None) as report:
-        results = StudyRun(settings, folder, report).run()
+    fresh = not (folder / "results.json").exists()
+    with progress(f"study {settings.name}") as report:
+        run = StudyRun(settings, folder, report)
+        if fresh:
+            click.echo(
+                f"into {folder}: {len(run.specs)} models, stores of about {size(run.expected_bytes())}", err=True
+            )
+        results = run.run()
     if as_json:
         print_json(results)
     else:
@@ -63,9 +71,11 @@ def _summary(results: dict[str, Any], folder: Path) -> None:
         ],
     )  # fmt: skip
     for finding in results["findings"]:
+        beyond = finding["clear_beyond_null"]
         click.echo(
             f"{finding['measure']}: {finding['clear']} of {finding['comparisons']} differ after Holm "
-            f"(code better {finding['code_better']}, base better {finding['base_better']})"
+            f"(code better {finding['code_better']}, base better {finding['base_better']}"
+            + (")" if beyond is None else f"; {beyond} by more than two seeds of base differ)")
         )
     if results["calibration"]:
         null = results["calibration"]

@@ -39,13 +39,12 @@ for part in (compare, cache, probe, patch, pretrain, show):
 def main() -> None:
     """Run the command; a user's mistake becomes one line and exit code 2."""
     try:
-        command.main(standalone_mode=False)
+        command.main(prog_name="twinprobe", standalone_mode=False)
     except click.exceptions.Abort:
         click.echo("Interrupted; run the same command again to go on.", err=True)
         sys.exit(130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
+    except click.UsageError as error:
+        _refuse(error)
     except TwinprobeError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
@@ -53,8 +52,14 @@ def main() -> None:
         # A full disk, a missing permission: the operating system's own words name the file.
         click.echo(f"Error: {error}; what was already written is kept", err=True)
         sys.exit(2)
-    except BrokenPipeError:
-        sys.exit(0)
+
+
+def _refuse(error: click.UsageError) -> None:
+    """Click's own three lines, in one; a group without its command is answered with its help."""
+    message, path = error.format_message(), error.ctx.command_path if error.ctx else "twinprobe"
+    one_line = f"Error: {message.rstrip('.')}; see {path} --help"
+    click.echo(message if "\n" in message else one_line, err=True)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

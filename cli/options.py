@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -12,9 +13,16 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+PATH = click.Path(path_type=Path)
+COUNT = click.IntRange(min=1)
+
 _LOADING = (
     click.option(
-        "--dtype", default="float32", show_default=True, help="Compute type: float32, bfloat16, float16, auto."
+        "--dtype",
+        type=click.Choice(["float32", "bfloat16", "float16", "auto"]),
+        default="float32",
+        show_default=True,
+        help="Compute type; auto: the checkpoint's own.",
     ),
     click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:0, mps."),
     click.option("--device-map", default=None, help="Spread a large model over devices, e.g. auto (needs accelerate)."),

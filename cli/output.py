@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
 
 
-def quiet_libraries() -> None:
-    """Keep libraries' own bars and advice off the screen; their errors still come through as exceptions."""
-    import os
+def quiet_libraries(models: Iterable[str]) -> None:
+    """Keep the libraries' advice off the screen, and their bars too unless a model has to be downloaded.
 
+    Call it before transformers is imported: it reads these settings once.
+    """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    if all(name.startswith("embedded:") or Path(name).expanduser().exists() for name in models):
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cli.options import bos_option, json_option, loading_options, model_spec, seed_option
+from cli.options import COUNT, PATH, bos_option, json_option, loading_options, model_spec, seed_option
 from cli.output import print_json, print_table, progress, quiet_libraries
 
 
@@ -17,19 +17,30 @@ Examples:
   twinprobe patch --pair embedded --task nesting --out runs/patch
   twinprobe patch --base ./model-a --code ./model-b --items items.jsonl --out runs/patch
 
-Each line of items.jsonl is {"id": "1", "clean": "...", "answer": " box", "corrupted": "...", "contrast": " bag"}
-(docs/FORMATS.md). Only items that a model answers rightly in both texts are patched; the table shows how many."""
+\b
+A line of items.jsonl (docs/FORMATS.md); each text ends where its answer begins:
+  {"id": "1", "clean": "...", "answer": " box", "corrupted": "...", "contrast": " bag"}
+
+Only items that a model answers rightly in both texts are patched; the table shows how many."""
 )
 @click.option("--pair", default=None, help="A pair of the registry (twinprobe show pairs).")
 @click.option("--base", default=None, help="Instead of --pair: the base model.")
 @click.option("--code", default=None, help="Instead of --pair: the code model.")
 @click.option("--task", default=None, help="A task (twinprobe show tasks); its test items are used.")
-@click.option("--items", "items_file", type=click.Path(path_type=Path), help="Instead of --task: JSONL file of items.")
+@click.option(
+    "--items", "items_file", type=PATH, metavar="FILE", help="Instead of --task: JSONL file of your own items."
+)
 @click.option("--form", "forms", multiple=True, help="Form of the task, code or prose; all of them when not given.")
-@click.option("--max-prompts", default=100, show_default=True, help="Prompts run per form.")
-@click.option("--max-items", default=32, show_default=True, help="Retained items patched per form.")
-@click.option("--check-exact", default=3, show_default=True, help="Random cells checked against a plain forward pass.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for tables and heat maps.")
+@click.option("--max-prompts", type=COUNT, default=100, show_default=True, help="Prompts run per form.")
+@click.option("--max-items", type=COUNT, default=32, show_default=True, help="Retained items patched per form.")
+@click.option(
+    "--check-exact",
+    type=click.IntRange(min=0),
+    default=3,
+    show_default=True,
+    help="Random cells per form checked against a plain forward pass.",
+)
+@click.option("--out", required=True, type=PATH, metavar="FOLDER", help="Folder for tables and heat maps.")
 @seed_option
 @bos_option
 @loading_options
@@ -63,7 +74,7 @@ def patch(
         raise TwinprobeError(f"form {unknown[0]!r} is not there; {label} has {', '.join(known)}")
     if out.exists() and (not out.is_dir() or any(path.suffix not in (".csv", ".png") for path in out.iterdir())):
         raise TwinprobeError(f"{out} holds other files; choose another --out")
-    quiet_libraries()
+    quiet_libraries(names.values())
     import pandas as pd
     from analyses.report.figures import patching_map
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cli.options import json_option
+from cli.options import PATH, json_option
 from cli.output import print_json, progress
 
 
@@ -17,13 +17,15 @@ Example (how the embedded twins were made):
 
 A killed training goes on from its last checkpoint when the same command is run again."""
 )
-@click.argument("design", type=click.Path(path_type=Path))
+@click.argument("design", type=PATH)
 @click.option(
-    "--data-dir", default=".", type=click.Path(path_type=Path), help="Folder that the design's data paths start from."
+    "--data-dir", default=".", type=PATH, metavar="FOLDER", help="Folder that the design's data paths start from."
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the runs.")
-@click.option("--only", multiple=True, help="Train this run only; may be given several times.")
-@click.option("--threads", default=0, help="CPU threads (0: torch's choice).")
+@click.option("--out", required=True, type=PATH, metavar="FOLDER", help="Folder of the runs.")
+@click.option(
+    "--only", metavar="RUN", multiple=True, help="Train this run of the design only; may be given several times."
+)
+@click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads (0: torch's choice).")
 @json_option
 def pretrain(design: Path, data_dir: Path, out: Path, only: tuple[str, ...], threads: int, as_json: bool) -> None:
     """Train the runs of a DESIGN file (TOML)."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cli.options import json_option, seed_option
+from cli.options import PATH, json_option, seed_option
 from cli.output import print_json, print_table, progress
 
 
@@ -16,13 +16,16 @@ Examples:
   twinprobe probe runs/acts                         labels from the texts' spans
   twinprobe probe runs/acts --labels labels.jsonl --out probes.csv
 
-Each line of FILE is {"text": "a1", "position": 3, "label": "noun"}; "split", "group" and "control" are optional
-(docs/FORMATS.md). Strength and layer are chosen on dev; the table shows test scores."""
+\b
+A line of FILE; "split", "group" and "control" are optional (docs/FORMATS.md):
+  {"text": "a1", "position": 3, "label": "noun"}
+
+Strength and layer are chosen on dev; the table shows test scores."""
 )
-@click.argument("store", type=click.Path(path_type=Path))
-@click.option("--labels", type=click.Path(path_type=Path), help="JSONL file of labels; without it, the spans' own.")
+@click.argument("store", type=PATH)
+@click.option("--labels", type=PATH, metavar="FILE", help="JSONL file of labels; without it, the spans' own.")
 @click.option("--span", default=None, help="Name of the labelled spans, when the texts have several kinds.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write the whole table to this CSV file.")
+@click.option("--out", type=PATH, metavar="FILE", help="Write the whole table to this CSV file.")
 @seed_option
 @json_option
 def probe(store: Path, labels: Path | None, span: str | None, out: Path | None, seed: int, as_json: bool) -> None:
@@ -32,11 +35,14 @@ def probe(store: Path, labels: Path | None, span: str | None, out: Path | None, 
     from activations.errors import TwinprobeError
     from activations.features import SiteFeatures
     from activations.store import ActivationStore
+    from analyses.study.results import records
     from probes.labels import labels_from_file, labels_from_spans
     from probes.sweep import best_layer, sweep
 
     if labels and span:
         raise TwinprobeError("--labels and --span were both given; --span chooses among the store's own labels")
+    if out and not out.parent.is_dir():
+        raise TwinprobeError(f"--out {out}: there is no folder {out.parent}; create it or choose another place")
     opened = ActivationStore(store)
     chosen = labels_from_file(opened, labels, seed) if labels else labels_from_spans(opened, span, seed)
     with progress(f"probing {store}") as report:
@@ -49,7 +55,7 @@ def probe(store: Path, labels: Path | None, span: str | None, out: Path | None, 
     if out:
         table.to_csv(out, index=False)
     if as_json:
-        print_json(table.to_dict("records"))
+        print_json(records(table))
         return
     first = results[0]
     print_table(

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cli.options import json_option
+from cli.options import PATH, json_option
 from cli.output import print_json, print_table, size
 
 
@@ -116,7 +116,7 @@ def sites(as_json: bool) -> None:
 
 
 @show.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=PATH)
 @json_option
 def store(path: Path, as_json: bool) -> None:
     """What a store holds: model, texts, rows, sites."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 from activations.texts import Span, Text
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from activations.models import LoadedModel
+
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 CORPUS = [
     "def area(width, height):\n    total = width * height\n    return total\n",
@@ -166,3 +170,22 @@ def sample_texts() -> list[Text]:
         ),
     ]
     return texts + [Text(f"corpus-{i}", text, (Span("whole", 0, 20),)) for i, text in enumerate(CORPUS[:4])]
+
+
+@pytest.fixture(scope="session")
+def study_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small study and its models in one folder (see ``study_models``); do not change it, copy it."""
+    from study_models import make_study
+
+    return make_study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="session")
+def finished_study(study_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run directory of that study; do not change it, copy it."""
+    from analyses.study.run import run_study
+    from analyses.study.settings import read_study
+
+    out = tmp_path_factory.mktemp("runs") / "small"
+    run_study(read_study(study_file), out)
+    return out

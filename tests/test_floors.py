@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+import activations
+
 FLOORS = ("activations", "probes", "analyses", "cli")
 HEAVY = ("torch", "transformers", "transformer_lens", "sklearn", "scipy", "matplotlib")
-ROOT = Path(importlib.util.find_spec("activations").submodule_search_locations[0]).parent  # type: ignore[union-attr,index]
+ROOT = Path(activations.__file__).parents[1]
 MODULES = sorted(path for floor in FLOORS for path in (ROOT / floor).rglob("*.py"))
 
 
@@ -86,6 +87,14 @@ def test_the_lowest_floor_loads_nothing_heavy() -> None:
     ]
     assert {"activations.sites", "activations.pairs", "activations.texts", "activations.models"} < set(names)
     assert loaded_by(f"import {', '.join(names)}") == set()
+
+
+def test_the_names_of_the_lowest_floor_load_on_first_use() -> None:
+    assert loaded_by("import activations; activations.Text, activations.parse_sites") == set()
+    for name in activations.__all__:
+        assert getattr(activations, name).__module__.startswith("activations.")
+    with pytest.raises(AttributeError, match="has no attribute 'nosuch'"):
+        _ = activations.nosuch
 
 
 def test_the_command_starts_without_anything_heavy() -> None:

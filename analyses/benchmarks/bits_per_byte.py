@@ -96,12 +96,13 @@ def _windows(loaded: LoadedModel, text: Text, bos: bool) -> list[_Window]:
     found = []
     for start in range(0, len(encoded.ids), size):
         ids = encoded.ids[start : start + size]
+        if not bos and len(ids) == 1:
+            continue  # nothing is predicted
         # Without BOS the first token of a window is not predicted, so its bytes do not count either.
         first = start if bos else start + 1
         begin = encoded.offsets[first - 1][1] if first else 0
         counted = len(text.text[begin : encoded.offsets[start + len(ids) - 1][1]].encode())
-        if counted:
-            found.append(_Window(text, (loaded.tokenizer.bos_token_id, *ids) if bos else ids, counted))
+        found.append(_Window(text, (loaded.tokenizer.bos_token_id, *ids) if bos else ids, counted))
     return found
 
 

@@ -60,7 +60,8 @@ def compare(per_role: dict[str, Tables], *, seed: int, n_resamples: int, n_flips
     Returns:
         Columns against (``code`` or ``null``), measure, task, target, source, form, base, other (the two means),
         difference (other minus base), low, high, p, p_holm (over all comparisons of that pair), n_items, n_clusters,
-        minimum_detectable_effect, higher_is_better, common (share of base's rows that both models have).
+        minimum_detectable_effect, higher_is_better, common (share of base's rows that both models have),
+        null_difference (on the lines of code: what the same comparison gives between two seeds of base).
     """
     frames = []
     for role in ("code", "null"):
@@ -76,7 +77,21 @@ def compare(per_role: dict[str, Tables], *, seed: int, n_resamples: int, n_flips
             frame.insert(0, "against", role)
             frame["p_holm"] = holm(frame.p.to_numpy())
             frames.append(frame)
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    return _beside_null(pd.concat(frames, ignore_index=True)) if frames else pd.DataFrame()
+
+
+def _beside_null(comparisons: pd.DataFrame) -> pd.DataFrame:
+    """Set the null pair's difference beside each of code's.
+
+    The tests ask whether these two models differ on more such items; two seeds of one model may well do so. Only a
+    difference beyond the one between seeds speaks about the training text.
+    """
+    key = [column for column in ("measure", "task", "target", "source", "form") if column in comparisons]
+    # An absent entry is NaN, which equals nothing, itself included; as text it can be looked up.
+    names = comparisons[key].fillna("").agg("/".join, axis=1)
+    is_null = comparisons.against == "null"
+    null = dict(zip(names[is_null], comparisons.difference[is_null], strict=True))
+    return comparisons.assign(null_difference=names.map(null).astype(float).where(~is_null))
 
 
 def _compare_measure(

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from activations.capture import capture
+from activations.capturing import capture
 from activations.features import SiteFeatures
 from activations.models import LoadedModel
 from activations.sites import parse_sites

@@ -60,23 +60,28 @@ def calibration(comparisons: pd.DataFrame) -> dict[str, Any] | None:
 
 
 def findings(comparisons: pd.DataFrame) -> list[dict[str, Any]]:
-    """One entry per kind of measure: how many differences there are, how many survive Holm, and which way they go."""
+    """One entry per kind of measure: how many differences there are, how many survive Holm, and which way they go.
+
+    ``clear_beyond_null`` counts those that are also larger than the same difference between two seeds of base.
+    """
     if not len(comparisons):
         return []
     found = []
     code = comparisons[comparisons.against == "code"]
     for measure, part in code.groupby("measure", sort=False):
         clear = part[part.p_holm < ALPHA]
+        beyond = clear.difference.abs() > clear.null_difference.abs()
         better = ((clear.difference > 0) == clear.higher_is_better).sum()
         found.append(
             {
                 "measure": measure,
                 "comparisons": len(part),
                 "clear": len(clear),
+                "clear_beyond_null": int(beyond.sum()) if clear.null_difference.notna().all() else None,
                 "code_better": int(better),
                 "base_better": int(len(clear) - better),
                 "mean_difference": float(part.difference.mean()),
-                "median_minimum_detectable_effect": float(part.minimum_detectable_effect.median()),
+                "median_minimum_detectable_effect": _plain(part.minimum_detectable_effect.median()),
             }
         )
     return found

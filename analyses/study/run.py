@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from activations.errors import TwinprobeError
-from activations.models import LoadedModel, ModelSpec, load_model, load_tokenizer
+from activations.files import disk_full, write_whole
+from activations.hdf5 import STORED_BYTES
+from activations.models import LoadedModel, ModelSpec, load_config, load_model, load_tokenizer
+from activations.sites import parse_sites
 from analyses.study.comparisons import arrival, compare
 from analyses.study.settings import Study
 from analyses.study.stages import Report, Stages, Tables, model_identity, quiet, write_table
@@ -76,6 +79,18 @@ class StudyRun:
         settings = self.study.tasks
         return {name: get_task(name).generate(settings.items, self.study.seed) for name in settings.names}
 
+    def expected_bytes(self) -> int:
+        """About how much the stores will take, from the models' configurations alone."""
+        from analyses.study.probing import labelled_texts
+
+        rows = sum(len(text.spans) for items in self.items.values() for text in labelled_texts(items))
+        total = 0
+        for spec in self.specs.values():
+            config = load_config(spec)
+            sites = parse_sites(self.study.probes.sites, config.num_hidden_layers, config.num_attention_heads)
+            total += rows * len(sites) * config.hidden_size * STORED_BYTES[self.study.probes.storage_dtype]
+        return total
+
     def run(self) -> dict[str, Any]:
         """Do what is not done yet; write tables, results, figures, report and manifest; return the results."""
         began = time.monotonic()
@@ -110,8 +125,10 @@ class StudyRun:
             # The BOS rule looks at every tokenizer, so every model is an input of each one's stages.
             "pair": [identity for other, identity in self.identities.items() if other != "random"],
             "seed": self.study.seed,
-            "items": self.study.tasks.items,
         }
+
+    def _task(self, task: str) -> dict[str, Any]:
+        return {"task": task, "items": self.study.tasks.items}
 
     def _model(self, role: str) -> Tables:
         """Every table of one model."""
@@ -137,6 +154,7 @@ class StudyRun:
 
         settings, seed = self.study.probes, self.study.seed
         rows = {"sites": settings.sites, "pool": settings.pool, "dtype": settings.storage_dtype}
+        wanted = {**self._common(role), **rows, **self._task(task)}
 
         def fill(folder: Path) -> None:
             capture_task(
@@ -144,7 +162,7 @@ class StudyRun:
                 progress=self._progress(f"{role}/capture {task}"), **rows,
             )  # fmt: skip
 
-        store, key = self.stages.store(f"{role}/{task}", {**self._common(role), **rows, "task": task}, fill)
+        store, key = self.stages.store(f"{role}/{task}", wanted, fill)
 
         def probe() -> Tables:
             from activations.store import ActivationStore
@@ -173,7 +191,8 @@ class StudyRun:
                 n_resamples=self.study.statistics.resamples, progress=self._progress(f"{role}/patch {task}"),
             )  # fmt: skip
 
-        inputs = {**self._common(role), "task": task, "patching": settings.model_dump()}
+        effort = {"patching": settings.model_dump(), "resamples": self.study.statistics.resamples}
+        inputs = {**self._common(role), **self._task(task), **effort}
         return self.stages.tables(f"{role}/patching {task}", inputs, patch)
 
     def _scores(self, role: str) -> Tables:
@@ -207,7 +226,8 @@ class StudyRun:
             return {"score_rows": pd.concat(rows, ignore_index=True), "scores": pd.DataFrame(summary)}
 
         sources = {path: Path(path).stat().st_mtime_ns for path in (settings.code, settings.prose) if path}
-        inputs = {**self._common(role), "scores": settings.model_dump(), "sources": sources}
+        effort = {"scores": settings.model_dump(), "resamples": self.study.statistics.resamples}
+        inputs = {**self._common(role), **effort, "sources": sources}
         return self.stages.tables(f"{role}/scores", inputs, score_both)
 
     def _progress(self, stage: str) -> Callable[[int, int], None]:
@@ -223,7 +243,7 @@ class StudyRun:
         from analyses.study.results import results
 
         found = results(self.study, self.pair, tables)
-        (self.out / "results.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
+        write_whole(self.out / "results.json", (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
         return found
 
     def _report(self, results: dict[str, Any], tables: Tables) -> None:
@@ -239,7 +259,7 @@ class StudyRun:
         from analyses.study.manifest import manifest
 
         record = manifest(self.study, tables, self.stages.log, seconds)
-        (self.out / "manifest.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
+        write_whole(self.out / "manifest.json", (json.dumps(record, indent=1, default=str) + "\n").encode())
 
 
 def _joined(per_role: dict[str, Tables]) -> Tables:
@@ -268,12 +288,12 @@ def claim(folder: Path, study: Study) -> None:
                     f"{folder} holds another study ({field} {held.get(field)!r}, here {wanted[field]!r}); "
                     "choose another --out or remove the folder"
                 )
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {"study.toml.tmp"}):
         raise TwinprobeError(f"{folder} is not empty and holds no study; choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(folder).free < 10 * 2**20:
-        raise TwinprobeError(f"no space left on the disk of {folder}; free some space and run the same command again")
-    record.write_text(text)
+        raise disk_full(folder, "what was finished is kept")
+    write_whole(record, text.encode())
 
 
 def run_study(study: Study, out: str | Path, report: Report = quiet) -> dict[str, Any]:

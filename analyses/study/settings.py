@@ -59,7 +59,7 @@ class ProbesTable(Table):
 
     sites: str = "embed,resid_post.*"
     pool: Literal["last", "first", "mean"] = "last"
-    storage_dtype: str = "float32"
+    storage_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     strengths: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
     random_init: bool = True
 
@@ -137,7 +137,8 @@ def read_study(path: str | Path) -> Study:
     """Read a study file and check names against the registries.
 
     Raises:
-        TwinprobeError: see :func:`analyses.toml_files.read_toml`; also an unknown pair or task, or a pair without models.
+        TwinprobeError: see :func:`analyses.toml_files.read_toml`; also an unknown pair or task, a pair without
+            models, or held-out texts that are not there.
     """
     study = read_toml(path, Study)
     if not study.pair.name and not (study.pair.base and study.pair.code):
@@ -150,6 +151,9 @@ def read_study(path: str | Path) -> Study:
             get_task(name)
     except TwinprobeError as error:
         raise TwinprobeError(f"{path}: {error}") from None
+    for given in (study.scores.code, study.scores.prose):
+        if given and not Path(given).is_file():
+            raise TwinprobeError(f"{path}: [scores] {given!r} is no file; expected a JSONL file of texts")
     if pair.kind != "decoder":
         raise TwinprobeError(f"{path}: pair {pair.name!r} is an {pair.kind} pair; a study needs causal language models")
     return study

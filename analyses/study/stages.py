@@ -23,6 +23,8 @@ Tables = dict[str, pd.DataFrame]
 Report = Callable[[str, int, int], None]
 """Progress: name of the stage, steps done, steps in all."""
 
+MODEL_FILES = (".safetensors", ".bin", ".json", ".txt", ".model", ".py")
+"""Weights, configuration, tokenizer (GPT-2 keeps its merges in a .txt), code that comes with a checkpoint."""
 _ROOT = Path(__file__).parents[2]
 
 
@@ -65,7 +67,7 @@ class Stages:
         """The folder and key of a store that ``compute`` fills; a run that was cut off resumes inside ``compute``."""
         key, home = _key(inputs), self.folder / "stores" / name
         started, finished = home.with_name(f"{home.name}.started"), home.with_name(f"{home.name}.finished")
-        if finished.exists() and finished.read_text() == key:
+        if home.is_dir() and finished.exists() and finished.read_text() == key:
             self._note(f"stores/{name}", key, reused=True, seconds=0.0)
             return home, key
         began = time.monotonic()
@@ -114,6 +116,6 @@ def code_hash() -> str:
 def model_identity(spec: ModelSpec) -> dict[str, Any]:
     """What a stage's key says about a model without loading it: how it is loaded, and its files where they are local."""
     source = Path(resolve(spec))
-    files = sorted(path for path in source.glob("*") if path.suffix in (".safetensors", ".bin", ".json"))
+    files = sorted(path for path in source.glob("*") if path.suffix in MODEL_FILES)
     stamps = {path.name: (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
     return {"spec": spec.__dict__, "files": stamps}

@@ -20,6 +20,17 @@ def test_content_arrives_and_replaces(tmp_path: Path) -> None:
         assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
+    """Whoever has the old file open goes on reading the old one."""
+    path = tmp_path / "a"
+    write_whole(path, b"first")
+    with path.open("rb", buffering=0) as reader:
+        assert reader.read(2) == b"fi"
+        write_whole(path, b"second")
+        assert reader.read() == b"rst"
+    assert path.read_bytes() == b"second"
+
+
 def test_a_refused_write_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "a"
     write_whole(path, b"first")

@@ -201,6 +201,15 @@ def test_zeroing_a_head_is_zeroing_its_part_of_w_o(make_model: MakeModel, archit
     assert (edited - logits(loaded)).abs().max() > 1e-3
 
 
+def test_an_edit_of_a_head_does_not_write_into_what_others_hold(make_model: MakeModel) -> None:
+    loaded = make_model("llama")
+    held: list[torch.Tensor] = []
+    loaded.module("blocks.1.attn.o").register_forward_pre_hook(lambda _module, args: held.append(args[0]))
+    with editing(loaded, parse_site("z.1.2"), torch.zeros_like):
+        logits(loaded)
+    assert held[0][..., 2 * loaded.d_head : 3 * loaded.d_head].abs().min() > 0
+
+
 def test_the_stream_between_two_blocks_has_two_names(tiny: Tiny) -> None:
     loaded = tiny("llama")
     found = []

@@ -39,7 +39,7 @@ def byte_of() -> dict[str, int]:
 
 
 @given(WRITING, st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_the_tokens_of_a_span_hold_its_characters(
     tokenizers: tuple[PreTrainedTokenizerFast, ...], byte_of: dict[str, int], writing: str, data: st.DataObject
 ) -> None:
@@ -71,7 +71,7 @@ def test_the_tokens_of_a_span_hold_its_characters(
 
 @given(WRITING)
 @example("def f():\n        return  x\n\n")
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_offsets_do_not_depend_on_the_tokenizer_s_trimming(
     tokenizers: tuple[PreTrainedTokenizerFast, ...], writing: str
 ) -> None:

@@ -132,6 +132,25 @@ def test_a_name_that_cannot_be_a_model_is_refused(name: str, expected: str) -> N
     assert expected in refusal(lambda: load_model(name))
 
 
+def test_a_hub_model_is_loaded_from_safetensors_only(
+    model_folder: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a local hub cache, as a download would leave it."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    pickle_weights(folder)
+    for name, source in (("safe", model_folder), ("pickled", folder)):
+        cached = tmp_path / "hub" / f"models--org--{name}"
+        shutil.copytree(source, cached / "snapshots" / ("0" * 40))
+        (cached / "refs").mkdir()
+        (cached / "refs" / "main").write_text("0" * 40)
+    loaded = load_model("org/safe")
+    assert loaded.fingerprint == load_model(str(model_folder)).fingerprint
+    assert loaded.provenance()["commit"] == "0" * 40
+    assert "'org/pickled' could not be loaded" in refusal(lambda: load_model("org/pickled"))
+    assert load_model(ModelSpec("org/pickled", allow_pickle=True)).fingerprint == loaded.fingerprint
+    assert "'org/safe' could not be loaded" in refusal(lambda: load_model(ModelSpec("org/safe", revision="other")))
+
+
 def test_a_hub_name_that_is_not_there_is_refused() -> None:
     said = refusal(lambda: load_model("twinprobe-tests/no-such-model"))
     assert "model 'twinprobe-tests/no-such-model' could not be loaded: " in said

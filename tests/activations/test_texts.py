@@ -60,7 +60,7 @@ def message(content: str | bytes) -> str:
 
 
 @given(some_texts())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_is_written_is_read_back(texts: list[Text]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_texts(Path(folder) / "my.jsonl", texts)
@@ -68,7 +68,7 @@ def test_what_is_written_is_read_back(texts: list[Text]) -> None:
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_damaged_value_is_refused_by_line_or_accepted(data: st.DataObject) -> None:
     """Whatever JSON a field holds, the answer is a text or one line that names file and line."""
     raw: dict[str, Any] = json.loads(json.dumps(VALID))
@@ -86,7 +86,7 @@ def test_a_damaged_value_is_refused_by_line_or_accepted(data: st.DataObject) -> 
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_damaged_byte_is_refused_by_line_or_accepted(data: st.DataObject) -> None:
     good = json.dumps(VALID, ensure_ascii=False).encode()
     bad = bytearray(good)
@@ -103,7 +103,7 @@ def test_a_damaged_byte_is_refused_by_line_or_accepted(data: st.DataObject) -> N
 
 
 @given(st.text())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_line_raises_nothing_else(line: str) -> None:
     with pytest.raises(TwinprobeError, match=r"^here:7: "):
         parse_text(line, "here:7")

@@ -21,8 +21,8 @@ from conftest import ARCHITECTURES
 from reference import assert_close, every_site, hidden_states, snapshot
 
 import activations
-from activations import capture as module
-from activations.capture import Row, capture, estimate, plan_rows, text_set_hash
+from activations import capturing as module
+from activations.capturing import Row, capture, estimate, plan_rows, text_set_hash
 from activations.engines.hooks import forward
 from activations.errors import TwinprobeError
 from activations.inputs import encode, pad
@@ -110,6 +110,10 @@ def test_rows_and_pools_choose_positions(tiny: Tiny, sample_texts: list[Text], t
         ends = [p[0] if pool == "first" else p[-1] for p in positions]
         assert about.position.tolist() == ends
         assert about.token.tolist() == [encoded[i].ids[p] for (i, _), p in zip(spans, ends, strict=True)]
+        starts = [p[-1] if pool == "last" else p[0] for p in positions]
+        for column, places, side in (("start", starts, 0), ("end", ends, 1)):
+            expected = [encoded[i].offsets[p][side] for (i, _), p in zip(spans, places, strict=True)]
+            assert about[column].tolist() == expected
 
 
 def test_rows_know_their_token_and_characters(tiny: Tiny, sample_texts: list[Text], tmp_path: Path) -> None:
@@ -279,8 +283,8 @@ def test_lost_shards_are_captured_again_and_nothing_else(
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
-import activations.capture, activations.files
-from activations.capture import capture
+import activations.capturing, activations.files
+from activations.capturing import capture
 from activations.models import load_model
 from activations.sites import parse_sites
 from activations.texts import read_texts
@@ -292,7 +296,7 @@ def progress(done, total):
     if done == 5:
         die() if sys.argv[5] == "running" else setattr(activations.files.os, "fsync", die)
 
-activations.capture.SHARD_BYTES = 4000
+activations.capturing.SHARD_BYTES = 4000
 sites = parse_sites("resid_post.*,z.1.2", 3, 4)
 capture(load_model(sys.argv[2]), read_texts(sys.argv[3]), sites, sys.argv[4], bos=True, progress=progress)
 """

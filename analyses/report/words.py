@@ -1,0 +1,269 @@
+"""The sentences of a report: what was found, and what each figure shows for those who can not see it.
+
+Every sentence is made from numbers of ``results.json``. "Decodable" is never called "used".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+Line = Mapping[str, Any]
+
+MODELS = {
+    "base": "base",
+    "code": "code",
+    "null": "null (second seed of base)",
+    "random": "random-initialised",
+}
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How a measure is called: as a title, in the middle of a sentence, and the unit of its differences."""
+
+    title: str
+    meaning: str
+    unit: str
+
+
+MEASURES = {
+    "probe": Wording("Probes", "what a linear probe reads off the activations", "accuracy"),
+    "transfer": Wording("Transfer", "a probe trained on one form, tested on the other", "accuracy"),
+    "behaviour": Wording("Behaviour", "prompts answered rightly in both their texts", "share of prompts"),
+    "arrival": Wording("Arrival", "how early on the way up the answer reaches the last token", "mean recovery"),
+    "bits per byte": Wording("Bits per byte", "how well held-out text is predicted", "bits per byte"),
+}
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with a real minus sign, or a dash for what is missing."""
+    if value is None or pd.isna(value):
+        return "–"
+    return f"{value + 0.0:.{digits}f}".replace("-", "−")
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """A difference, always with its sign."""
+    return "–" if value is None or pd.isna(value) else f"{value + 0.0:+.{digits}f}".replace("-", "−")
+
+
+def interval(low: float | None, high: float | None, digits: int = 3) -> str:
+    """``low to high``; a dash where there was a single cluster and hence no interval."""
+    if low is None or high is None or pd.isna(low) or pd.isna(high):
+        return "–"
+    return f"{number(low, digits)} to {number(high, digits)}"
+
+
+def count(amount: int, noun: str) -> str:
+    """``1 item``, ``2 items``."""
+    return f"{amount} {noun}" + ("" if amount == 1 else "s")
+
+
+def what(line: Line) -> str:
+    """What a line of the comparisons is about, such as ``binding value, code → prose``."""
+    known = {name: line.get(name) for name in ("task", "target", "source", "form")}
+    task, target, source, form = (None if pd.isna(value) else str(value) for value in known.values())
+    about = " ".join(part for part in (task, target) if part)
+    where = f"{source} → {form}" if source else form
+    return ", ".join(part for part in (about, where) if part)
+
+
+def best_surface(probes: pd.DataFrame) -> pd.Series:
+    """The best of the surface baselines, line by line."""
+    return probes[["majority", "bag_of_tokens", "token", "position"]].max(axis=1)
+
+
+def verdict(results: Line) -> str:
+    """The first sentence: how many of all differences stand, and how that compares with two seeds of one model."""
+    found = results["findings"]
+    total, clear = (sum(entry[name] for entry in found) for name in ("comparisons", "clear"))
+    if not total:
+        return "Nothing could be compared: the two models have too few rows in common."
+    code, base = (sum(entry[f"{side}_better"] for entry in found) for side in ("code", "base"))
+    if clear:
+        said = (
+            f"Of {count(total, 'comparison')} between the two models, {clear} {'stands' if clear == 1 else 'stand'} after "
+            f"correction for their number: {code} in favour of code, {base} in favour of base."
+        )
+    else:
+        said = (
+            f"None of the {count(total, 'comparison')} between the two models stands after correction for their number: "
+            "this study shows no difference between them."
+        )
+    beyond = [entry["clear_beyond_null"] for entry in found if entry["clear"]]
+    if clear and None not in beyond:
+        said += f" {sum(beyond)} of the {clear} {'is' if sum(beyond) == 1 else 'are'} larger than the same difference between two seeds of base."
+    return said
+
+
+def finding(entry: Line) -> str:
+    """What one kind of measure says about the pair."""
+    words = MEASURES.get(entry["measure"], Wording(entry["measure"], entry["measure"], "units"))
+    clear, total = entry["clear"], entry["comparisons"]
+    mean = f"the mean difference is {signed(entry['mean_difference'])}"
+    effect = entry["median_minimum_detectable_effect"]
+    if clear:
+        text = (
+            f"{clear} of {count(total, 'difference')} in {words.unit} {'stands' if clear == 1 else 'stand'} "
+            f"({entry['code_better']} in favour of code, {entry['base_better']} in favour of base); {mean}"
+        )
+        if entry["clear_beyond_null"] is not None:
+            text += f"; {entry['clear_beyond_null']} beyond the difference between two seeds"
+    else:
+        text = f"none of {count(total, 'difference')} in {words.unit} stands; {mean}"
+    if effect:
+        limit = "Smaller ones may be there unseen" if not clear else "Smaller ones can be missed"
+        return (
+            f"{text}. A single comparison would find a true difference of {number(effect)} (median) with 80% power, "
+            f"before correction. {limit}."
+        )
+    return f"{text}. On most of them the two models agree row by row, so no detectable effect can be stated."
+
+
+def calibration(entry: Line | None) -> str:
+    """How often two seeds of one model are told apart."""
+    if entry is None:
+        return (
+            "This study has no null pair (two seeds of one model), so it is unknown how far two trainings on the same text "
+            "would differ."
+        )
+    total, alpha = entry["comparisons"], entry["alpha"]
+    raw, clear = entry["below_alpha"], entry["below_alpha_after_holm"]
+    said = (
+        f"Calibration: two seeds of base, compared in the same way, differ at p < {alpha:g} in {raw} of "
+        f"{count(total, 'comparison')} (about {number(alpha * total, 1)} would by chance if training seeds changed nothing), "
+        f"and in {clear} after Holm correction."
+    )
+    if clear:
+        said += " So a difference can stand without any difference in training text: read each one beside the grey null."
+    return said
+
+
+def transfers(moved: Sequence[Line]) -> list[str]:
+    """Per model, how much of a probe's gain over chance survives the change of form."""
+    sentences = []
+    for model in ("base", "code"):
+        own = [line for line in moved if line["model"] == model]
+        ratios = [line["ratio"] for line in own if line["ratio"] is not None]
+        if not own:
+            continue
+        if not ratios:
+            sentences.append(
+                f"{model}: no transfer ratio could be formed in {count(len(own), 'direction')}, as no probe gains enough "
+                "over chance in its own form."
+            )
+            continue
+        above = sum(line["ratio"] is not None and (line["ratio_low"] or 0) > 0 for line in own)
+        sentences.append(
+            f"{model}: of what a probe gains over chance in its own form, a probe from the other form keeps "
+            f"{number(float(pd.Series(ratios).median()), 2)} (median of the {len(ratios)} of {len(own)} directions where the "
+            f"ratio can be formed; range {interval(min(ratios), max(ratios), 2)}); its interval lies above 0 in {above}."
+        )
+    return sentences
+
+
+def probes_over_floor(probes: Sequence[Line]) -> list[str]:
+    """Per model, how many probes lie above everything that needs no trained model."""
+    chosen = [line for line in probes if line["chosen"]]
+    floor = {_place(line): line["score"] for line in chosen if line["model"] == "random"}
+    sentences = []
+    for model in ("base", "code"):
+        own = [line for line in chosen if line["model"] == model]
+        if not own:
+            continue
+        surface = [line for line in own if _low(line) > max(line["majority"], *(line[name] for name in _SURFACE))]
+        over = [line for line in surface if _low(line) > floor.get(_place(line), -1)]
+        selective = sum((line["selectivity_low"] or 0) > 0 for line in own)
+        sentences.append(
+            f"{model}: {len(surface)} of {count(len(own), 'probe')} lie above every surface baseline with their whole interval"
+            + (f", {len(over)} also above the random-initialised model" if floor else "")
+            + f"; {selective} are selective (task above control)."
+        )
+    return sentences
+
+
+_SURFACE = ("bag_of_tokens", "token", "position")
+
+
+def _low(line: Line) -> float:
+    return float("-inf") if line["low"] is None else float(line["low"])
+
+
+def _place(line: Line) -> tuple[str, str, str]:
+    return line["task"], line["target"], line["form"]
+
+
+def retained(retention: Sequence[Line]) -> list[str]:
+    """Per model, how many prompts it masters and how many were patched."""
+    sentences = []
+    for model in ("base", "code"):
+        own = [line for line in retention if line["model"] == model and line["prompts"]]
+        if not own:
+            continue
+        prompts, right, kept = (int(sum(line[name] for line in own)) for name in ("prompts", "both_right", "patched"))
+        chance = sum(line["chance"] * line["prompts"] for line in own)
+        sentences.append(
+            f"{model} answers {right} of {count(prompts, 'prompt')} rightly in both texts (guessing among the candidates: "
+            f"about {number(chance, 0)}); {kept} were patched."
+            + ("" if kept else " So this study says nothing causal about it.")
+        )
+    return sentences
+
+
+def alt_layers(probes: pd.DataFrame) -> str:
+    """The layer curves in words."""
+    chosen = probes[probes.chosen.astype(bool)]
+    said = []
+    for (task, target, form), part in chosen.groupby(["task", "target", "form"], sort=False):
+        numbers = [f"{line.model} {number(line.score, 2)} at {line.site}" for line in part.itertuples() if line.model != "null"]
+        said.append(
+            f"{task} {target}, {form}: {', '.join(numbers)}; best surface baseline {number(best_surface(part).max(), 2)}"
+        )
+    return "Test accuracy of the probes by layer. At the layer chosen on dev: " + ". ".join(said) + "."
+
+
+def alt_transfer(moved: Sequence[Line]) -> str:
+    """The transfer matrices in words."""
+    said = [
+        f"{line['model']}, {what(line)}: {number(line['score'], 2)} against {number(line['in_form'], 2)} in its own form "
+        f"and chance {number(line['chance'], 2)}"
+        for line in moved
+        if line["model"] in ("base", "code")
+    ]
+    return "Accuracy of probes across forms. " + ". ".join(said) + "."
+
+
+def alt_patching(patching: pd.DataFrame, task: str, form: str) -> str:
+    """One patching map in words: where recovery is largest in the lowest and in the highest layer."""
+    part = patching[(patching.task == task) & (patching.form == form)]
+    said = []
+    for model, own in part.groupby("model", sort=False):
+        for name, layer in (("lowest", own.layer.min()), ("highest", own.layer.max())):
+            top = own[own.layer == layer].sort_values("recovery").iloc[-1]
+            said.append(f"{model}, {name} layer: most at role {top.role} ({number(top.recovery, 2)})")
+    return f"Mean recovery by layer and token role for {task}, {form} form. " + "; ".join(said) + "."
+
+
+def alt_scores(scores: Sequence[Line]) -> str:
+    """The scores in words."""
+    said = [f"{line['model']} on {line['form']} {number(line['bits_per_byte'])}" for line in scores]
+    return "Bits per byte, lower is better: " + ", ".join(said) + "."
+
+
+def alt_comparisons(comparisons: Sequence[Line]) -> str:
+    """The forest plot in words: its largest differences."""
+    code = [line for line in comparisons if line["against"] == "code"]
+    by_measure: dict[str, Line] = {}
+    for line in code:
+        largest = by_measure.get(line["measure"])
+        if largest is None or abs(line["difference"]) > abs(largest["difference"]):
+            by_measure[line["measure"]] = line
+    said = [
+        f"{measure}: {what(line)} {signed(line['difference'])} ({interval(line['low'], line['high'])})"
+        for measure, line in by_measure.items()
+    ]
+    return f"{count(len(code), 'difference')}, code minus base, with intervals. Largest per measure: " + "; ".join(said) + "."
