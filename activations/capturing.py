@@ -154,7 +154,8 @@ def _check(loaded: LoadedModel, sites: Sequence[Site], dtype: str, wanted: Seque
     compute = str(loaded.model.dtype).removeprefix("torch.")
     if dtype not in (compute, "float32"):
         raise TwinprobeError(
-            f"storage dtype {dtype} would lose bits of the {compute} activations; store {compute} or float32"
+            f"storage dtype {dtype} would lose bits of the {compute} activations; "
+            f"store {' or '.join(dict.fromkeys((compute, 'float32')))}"
         )
     if not wanted:
         raise TwinprobeError("no texts to capture")
@@ -167,7 +168,7 @@ def _check(loaded: LoadedModel, sites: Sequence[Site], dtype: str, wanted: Seque
 def _check_space(path: Path, needed: int) -> None:
     free = shutil.disk_usage(path).free
     if needed > free:
-        raise disk_full(path, f"this capture needs {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free")
+        raise disk_full(path, f"this capture needs {needed / 1e6:,.1f} MB and {free / 1e6:,.1f} MB are free")
 
 
 def _plan_shards(rows_per_text: Sequence[int], row_bytes: int) -> list[range]:
@@ -214,7 +215,13 @@ def _run_shard(
                 for name, value in zip(ROW_COLUMNS, entry, strict=True):
                     columns[name][first + offset] = value
             for site in sites:
-                values[site][first : first + len(wanted[i])] = _pool(found[site][line], wanted[i]).to("cpu", kind)
+                pooled = _pool(found[site][line], wanted[i])
+                if kind != torch.float32 and pooled.dtype != kind:
+                    raise TwinprobeError(
+                        f"rows of {site} are {str(pooled.dtype).removeprefix('torch.')} (means are taken in float32), which "
+                        f"storage dtype {dtype} would lose bits of; store float32"
+                    )
+                values[site][first : first + len(wanted[i])] = pooled.to("cpu", kind)
         done += len(members)
         advance(done)
     return Shard(columns, {site: _numpy(tensor) for site, tensor in values.items()}, _inputs(encoded, texts))

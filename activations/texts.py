@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from activations.errors import TwinprobeError
+from activations.errors import TwinprobeError, did_you_mean
 from activations.files import write_whole
 
 
@@ -90,14 +90,20 @@ def parse_json(line: str, where: str) -> Any:
         raise _fail(where, f"not readable JSON ({error})") from None
 
 
-def parse_text(line: str, where: str) -> Text:
-    """Parse one JSONL line; ``where`` (``file:line``) opens every error message."""
+def parse_object(line: str, where: str, known: Sequence[str]) -> dict[str, Any]:
+    """The JSON object of one line, which may have the ``known`` keys only."""
     raw = parse_json(line, where)
     if not isinstance(raw, dict):
-        raise _fail(where, f"expected a JSON object with 'id' and 'text', got {type(raw).__name__}")
-    unknown = set(raw) - {"id", "text", "group", "spans"}
-    if unknown:
-        raise _fail(where, f"unknown key {sorted(unknown)[0]!r}; known: id, text, group, spans")
+        raise _fail(where, f"expected a JSON object with {', '.join(known)}, got {type(raw).__name__}")
+    for key in raw:
+        if key not in known:
+            raise _fail(where, f"unknown key {key!r}{did_you_mean(key, known)}; known: {', '.join(known)}")
+    return raw
+
+
+def parse_text(line: str, where: str) -> Text:
+    """Parse one JSONL line; ``where`` (``file:line``) opens every error message."""
+    raw = parse_object(line, where, ("id", "text", "group", "spans"))
     if not isinstance(raw.get("text"), str) or not raw["text"]:
         raise _fail(where, f"'text' must be a non-empty string, got {raw.get('text')!r}")
     for key, absent in (("id", False), ("group", True)):

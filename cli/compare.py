@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from cli.options import PATH, json_option
-from cli.output import print_json, print_table, progress, quiet_libraries, size
+from cli.output import interval, print_json, print_table, progress, quiet_libraries, size
 
 
 @click.command(
@@ -64,7 +64,7 @@ def _summary(results: dict[str, Any], folder: Path) -> None:
         [
             (
                 line["measure"], what(line), line["base"], line["other"], line["difference"],
-                "–" if line["low"] is None else f"{line['low']:+.3f} to {line['high']:+.3f}",
+                interval(line["low"], line["high"], "+.3f"),
                 line["p_holm"], line["n_items"],
             )
             for line in rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -105,6 +106,12 @@ def print_table(
     for row in rows:
         table.add_row(*(Text(_cell(value)) for value in row))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def interval(low: float | None, high: float | None, spec: str = ".3f") -> str:
+    """An interval for a table, or a dash where none could be estimated."""
+    missing = low is None or high is None or math.isnan(low) or math.isnan(high)
+    return "–" if missing else f"{low:{spec}} to {high:{spec}}"
 
 
 def _cell(value: object) -> str:

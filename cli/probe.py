@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from cli.options import PATH, json_option, seed_option
-from cli.output import print_json, print_table, progress
+from cli.output import interval, print_json, print_table, progress
 
 
 @click.command(
@@ -64,8 +64,8 @@ def probe(store: Path, labels: Path | None, span: str | None, out: Path | None, 
         [
             (
                 f"{result.site}{' *' if result is best else ''}", result.dev_score, result.score,
-                f"{result.low:.3f} to {result.high:.3f}", result.control, result.selectivity,
-                f"{result.selectivity_low:.3f} to {result.selectivity_high:.3f}",
+                interval(result.low, result.high), result.control, result.selectivity,
+                interval(result.selectivity_low, result.selectivity_high),
             )
             for result in results
         ],

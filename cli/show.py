@@ -145,6 +145,6 @@ def store(path: Path, as_json: bool) -> None:
             ),
             ("spans", ", ".join(f"{name} {count:,}" for name, count in spans.items()) or "none"),
             ("sites", ", ".join(opened.sites)),
-            ("on disk", f"{size(taken)} in {opened.provenance['shards']} shards"),
+            ("on disk", f"{size(taken)}, shards: {opened.provenance['shards']}"),
         ],
     )

@@ -11,7 +11,6 @@ line or on none; ``group`` defaults to the text's; ``control`` (the Hewitt & Lia
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ import pandas as pd
 
 from activations.errors import TwinprobeError, did_you_mean
 from activations.store import ActivationStore
-from activations.texts import numbered_lines
+from activations.texts import numbered_lines, parse_object
 from probes.rows import SPLITS, RowLabels
 
 KEYS = ("text", "label", "position", "span", "split", "group", "control")
@@ -99,17 +98,7 @@ def labels_from_file(store: ActivationStore, path: str | Path, seed: int) -> Lab
 
 
 def _entry(line: str, where: str) -> dict[str, Any]:
-    try:
-        entry = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise TwinprobeError(f"{where}: not valid JSON ({error.msg} at column {error.colno})") from None
-    if not isinstance(entry, dict):
-        raise TwinprobeError(f"{where}: expected a JSON object with 'text' and 'label', got {type(entry).__name__}")
-    unknown = [key for key in entry if key not in KEYS]
-    if unknown:
-        raise TwinprobeError(
-            f"{where}: unknown key {unknown[0]!r}{did_you_mean(unknown[0], KEYS)}; known: {', '.join(KEYS)}"
-        )
+    entry = parse_object(line, where, KEYS)
     for key in ("text", "label"):
         if not isinstance(entry.get(key), str | int | bool) or entry[key] == "":
             raise TwinprobeError(f"{where}: {key!r} is required, a string or a whole number; got {entry.get(key)!r}")

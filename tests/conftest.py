@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: a second thread costs more than it brings
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported anywhere
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 import functools
 import resource

@@ -63,7 +63,7 @@ def pack(
     """Tokenise, join the documents of a kind with end-of-text, and cut into shuffled blocks.
 
     Returns:
-        For each kind, ``uint16 [blocks, context]``. The order is a function of ``seed`` alone.
+        For each kind that fills a block, ``uint16 [blocks, context]``. The order is a function of ``seed`` alone.
     """
     blocks: dict[Kind, Blocks] = {}
     for kind in sorted({document.kind for document in documents}):
@@ -74,7 +74,8 @@ def pack(
             ids.extend(tokenizer(document.text, add_special_tokens=False, verbose=False)["input_ids"])
             progress(done, len(ofkind))
         stream = np.array(ids[: len(ids) // context * context], dtype=np.uint16).reshape(-1, context)
-        blocks[kind] = stream[np.random.default_rng(seed).permutation(len(stream))]
+        if len(stream):
+            blocks[kind] = stream[np.random.default_rng(seed).permutation(len(stream))]
     return blocks
 
 

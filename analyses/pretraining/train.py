@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from activations.errors import TwinprobeError
+from activations.files import write_whole
 from analyses.pretraining.corpora import Document, read_corpora
 from analyses.pretraining.design import Design, Kind, Run
 from analyses.pretraining.packing import Blocks, mixture, pack, train_tokenizer
@@ -40,7 +41,11 @@ class Prepared:
 
 
 def prepare(design: Design, data_dir: Path, out: Path, seed: int, report: Report) -> Prepared:
-    """Read the corpora, train the tokenizer once per design (seed 0), pack the blocks in the order of ``seed``."""
+    """Read the corpora, train the tokenizer once per design (seed 0), pack the blocks in the order of ``seed``.
+
+    Raises:
+        TwinprobeError: data is missing or damaged, or does not fill a block of a kind that a run needs.
+    """
     from transformers import PreTrainedTokenizerFast
 
     report("reading data", 0, 1, "")
@@ -50,10 +55,19 @@ def prepare(design: Design, data_dir: Path, out: Path, seed: int, report: Report
         report("training the tokenizer", 0, 1, "")
         tokenizer = train_tokenizer(training, design.tokenizer.vocabulary, design.tokenizer.bytes_per_kind, seed=0)
         tokenizer.model_max_length = design.architecture.context
-        tokenizer.save_pretrained(folder)
+        temporary = out / "tokenizer.tmp"
+        tokenizer.save_pretrained(temporary)
+        temporary.rename(folder)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     context = design.architecture.context
     packed = pack(training, tokenizer, context, seed, lambda done, total: report("tokenising", done, total, ""))
+    for run in design.run:
+        for kind, share in (("prose", 1 - run.code_share), ("code", run.code_share)):
+            if share > 0 and kind not in packed:
+                raise TwinprobeError(
+                    f"{data_dir}: the {kind} to train on does not fill one block of {context} tokens, but run "
+                    f"{run.name!r} needs some; give more data or hold out less"
+                )
     evaluation = pack(held_out, tokenizer, context, seed=0)
     return Prepared(tokenizer, packed, evaluation, _bytes_per_token(held_out, evaluation))
 
@@ -224,7 +238,7 @@ def train_design(
     """Train every run of the design, or those named in ``only``; return the folder of each model.
 
     Raises:
-        TwinprobeError: ``only`` names an unknown run, data is missing, or ``out`` holds another design.
+        TwinprobeError: ``only`` names an unknown run, ``out`` holds another design, or see :func:`prepare`.
     """
     known = [run.name for run in design.run]
     unknown = [name for name in only if name not in known]
@@ -236,7 +250,8 @@ def train_design(
     record, text = out / "design.json", design.model_dump_json(indent=2)
     if record.exists() and record.read_text() != text:
         raise TwinprobeError(f"{out} holds runs of another design; choose another --out or remove the folder")
-    record.write_text(text)
+    if not record.exists():
+        write_whole(record, text.encode())
     folders: dict[str, Path] = {}
     prepared: dict[int, Prepared] = {}
     for run in design.run:

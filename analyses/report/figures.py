@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analyses.report.words import MEASURES, MODELS, best_surface, what
+from analyses.report.words import MEASURES, MODELS, best_surface, number, what
 
 DENSITY = 192
 """Dots per inch: two for each CSS pixel."""
@@ -91,11 +91,11 @@ def layers(probes: pd.DataFrame) -> Figure | None:
     panels = list(probes.groupby(["task", "target", "form"], sort=False))
     columns = min(4, len(panels))
     rows = -(-len(panels) // columns)
-    top, panel, pitch = 0.85, 1.62, 2.32
+    top, panel, pitch = 0.75, 1.62, 2.26
     width = (WIDTH - 0.6) / 4
     canvas = _Canvas(max(0.6 + columns * width, 8.0), top + rows * pitch)
-    for number, ((task, target, form), part) in enumerate(panels):
-        row, column = divmod(number, columns)
+    for place, ((task, target, form), part) in enumerate(panels):
+        row, column = divmod(place, columns)
         axes = canvas.axes(0.5 + column * width, top + row * pitch, width - 0.28, panel)
         _layer_panel(axes, part)
         axes.set_title(f"{task}: {target} · {form}")
@@ -165,12 +165,12 @@ def transfer(probes: pd.DataFrame, moved: pd.DataFrame) -> Figure | None:
     models = [model for model in ("base", "code", "null", "random") if model in set(moved.model)]
     per_row = min(5, len(targets))
     blocks = -(-len(targets) // per_row)
-    left, top, pitch, row = 1.45, 0.42, (WIDTH - 2.35) / 5, 1.5
-    canvas = _Canvas(left + per_row * pitch + 0.9, blocks * (top + len(models) * row + 0.3))
+    left, top, pitch, row = 1.45, 0.4, (WIDTH - 2.35) / 5, 1.38
+    canvas = _Canvas(left + per_row * pitch + 0.9, blocks * (top + len(models) * row + 0.1))
     gains: list[float] = [0.05]
     drawn = []
-    for number, (task, target) in enumerate(targets):
-        block, column = divmod(number, per_row)
+    for spot, (task, target) in enumerate(targets):
+        block, column = divmod(spot, per_row)
         for line, model in enumerate(models):
             inside = chosen[(chosen.model == model) & (chosen.task == task) & (chosen.target == target)]
             across = moved[(moved.model == model) & (moved.task == task) & (moved.target == target)]
@@ -182,7 +182,7 @@ def transfer(probes: pd.DataFrame, moved: pd.DataFrame) -> Figure | None:
             for other in across.itertuples():
                 cell = forms.index(other.source), forms.index(other.form)
                 score[cell], chance[cell] = other.score, other.chance
-            y = block * (top + len(models) * row + 0.3) + top + line * row
+            y = block * (top + len(models) * row + 0.1) + top + line * row
             axes = canvas.axes(left + column * pitch, y, pitch - 0.32, row - 0.36)
             drawn.append((axes, forms, score, chance))
             gains += np.abs(score - chance)[np.isfinite(score)].tolist()
@@ -227,22 +227,23 @@ def patching_map(patching: pd.DataFrame, task: str, form: str) -> Figure | None:
     roles = sorted(set(part.role), key=lambda role: (role == "last", role != "other", role))
     depths = sorted(set(part.layer.astype(int)))
     cell = min(0.66, (WIDTH - 1.7 - 0.35 * len(models)) / (len(models) * len(roles)))
-    left, top, bottom, gap = 0.6, 0.42, 0.95, 0.35
+    left, top, gap = 0.6, 0.32, 0.35
+    bottom = 0.45 + 0.045 * max(len(role) for role in roles)
     wide, high = max(cell * len(roles), 1.9), max(0.27 * len(depths), 1.2)
     canvas = _Canvas(left + len(models) * (wide + gap) + 0.75, top + high + bottom)
-    for number, model in enumerate(models):
+    for column, model in enumerate(models):
         own = part[part.model == model]
-        axes = canvas.axes(left + number * (wide + gap), top, wide, high)
+        axes = canvas.axes(left + column * (wide + gap), top, wide, high)
         count = f"{int(own['items'].max())} item{'s'[: int(own['items'].max()) != 1]}" if len(own) else "no item"
         axes.set_title(f"{model}: {count}", color=COLOUR[model])
         grid = own.pivot(index="layer", columns="role", values="recovery").reindex(index=depths, columns=roles)
         image = axes.imshow(grid.to_numpy(dtype=float), cmap=DIVERGING, vmin=-1, vmax=1, aspect="auto", origin="lower")
         _frame(axes)
         axes.set_xticks(range(len(roles)), roles, rotation=35, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(len(depths)), [str(depth) for depth in depths] if not number else [])
+        axes.set_yticks(range(len(depths)), [str(depth) for depth in depths] if not column else [])
         axes.tick_params(length=0)
-        if not number:
-            axes.set_ylabel("layer whose input is patched")
+        if not column:
+            axes.set_ylabel("patched layer")
         if own.empty:
             axes.text(0.5, 0.5, "nothing retained,\nnothing to patch", transform=axes.transAxes, ha="center", va="center",
                       color="#555555")  # fmt: skip
@@ -251,8 +252,9 @@ def patching_map(patching: pd.DataFrame, task: str, form: str) -> Figure | None:
                 axes.text(x, y, _short(value), ha="center", va="center", fontsize=7, color=_ink(value, 1))
     _colour_bar(canvas, image, "mean recovery", left + len(models) * (wide + gap) - 0.1, top, high)
     canvas.figure.text(
-        left / canvas.width, 0.06 / canvas.height, f"{task}, {form}: role of the patched token", fontsize=8, color="#444444"
-    )
+        left / canvas.width, 0.05 / canvas.height, f"role of the patched token ({task}, {form} form)", fontsize=8,
+        color="#444444", va="bottom",
+    )  # fmt: skip
     return canvas.figure
 
 
@@ -267,8 +269,8 @@ def scores(table: pd.DataFrame) -> Figure | None:
     canvas = _Canvas(8.2, 0.45 + len(forms) * pitch + 0.55)
     axes = canvas.axes(0.85, 0.45, 6.9, len(forms) * pitch)
     for place, form in enumerate(forms):
-        for number, model in enumerate(models):
-            y = place * pitch + 0.27 * (number + 0.5) + 0.125
+        for nth, model in enumerate(models):
+            y = place * pitch + 0.27 * (nth + 0.5) + 0.125
             for line in table[(table.form == form) & (table.model == model)].itertuples():
                 _interval(axes, y, line.bits_per_byte, line.low, line.high, model)
                 axes.annotate(f"{line.bits_per_byte:.3f}", (_or(line.high, line.bits_per_byte), y), (6, 0),
@@ -293,7 +295,7 @@ def comparisons(table: pd.DataFrame) -> Figure | None:
         return None
     groups = list(table[table.against == "code"].groupby("measure", sort=False))
     rest = table[table.against == "null"]
-    pitch, head, foot, top = 0.27, 0.42, 0.62, 0.55
+    pitch, head, foot, top = 0.27, 0.34, 0.62, 0.3
     columns: list[list[tuple[str, pd.DataFrame]]] = [[], []]
     for measure, part in groups:  # the first column takes panels until it holds half of the lines
         total, first = sum(len(lines) for _, lines in groups), sum(len(lines) for _, lines in columns[0])
@@ -301,15 +303,16 @@ def comparisons(table: pd.DataFrame) -> Figure | None:
     columns = [column for column in columns if column]
     heights = [sum(len(part) * pitch + head + foot for _, part in column) for column in columns]
     canvas = _Canvas(WIDTH if len(columns) == 2 else WIDTH * 0.62, top + max(heights))
-    for number, column in enumerate(columns):
+    for side, column in enumerate(columns):
         y = top
         for measure, part in column:
-            axes = canvas.axes(1.85 + number * WIDTH / 2, y + head, WIDTH / 2 - 2.1, len(part) * pitch)
+            axes = canvas.axes(1.85 + side * WIDTH / 2, y + head, WIDTH / 2 - 2.1, len(part) * pitch)
             _forest(axes, part, rest[rest.measure == measure])
             words = MEASURES.get(measure)
             axes.set_title(words.title if words else measure)
-            better = "← code better" if not part.higher_is_better.iloc[0] else "code better →"
-            axes.set_xlabel(f"difference in {words.unit if words else measure}; {better}", fontsize=7.8)
+            favourable = words.favourable if words else "higher"
+            arrow = f"code {favourable} →" if part.higher_is_better.iloc[0] else f"← code {favourable}"
+            axes.set_xlabel(f"difference in {words.unit if words else measure}; {arrow}", fontsize=7.8)
             y += len(part) * pitch + head + foot
     handles: list[Any] = [
         Line2D([], [], color=COLOUR["code"], marker="s", markersize=5, lw=1.6, label="code − base, stands after Holm"),
@@ -385,8 +388,8 @@ def _ink(value: float, limit: float) -> str:
 
 
 def _short(value: float) -> str:
-    """Two decimals without a minus before zero, fewer for large values."""
-    return f"{value:.0f}" if abs(value) >= 10 else f"{round(value, 2) + 0.0:.2f}"
+    """Two decimals, none for large values."""
+    return number(value, 0 if abs(value) >= 10 else 2)
 
 
 def _or(value: float | None, fallback: float) -> float:

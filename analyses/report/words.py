@@ -23,19 +23,20 @@ MODELS = {
 
 @dataclass(frozen=True)
 class Wording:
-    """How a measure is called: as a title, in the middle of a sentence, and the unit of its differences."""
+    """How a measure is called: as a title, in the middle of a sentence, its unit, and what counts as favourable."""
 
     title: str
     meaning: str
     unit: str
+    favourable: str = "higher"
 
 
 MEASURES = {
     "probe": Wording("Probes", "what a linear probe reads off the activations", "accuracy"),
     "transfer": Wording("Transfer", "a probe trained on one form, tested on the other", "accuracy"),
     "behaviour": Wording("Behaviour", "prompts answered rightly in both their texts", "share of prompts"),
-    "arrival": Wording("Arrival", "how early on the way up the answer reaches the last token", "mean recovery"),
-    "bits per byte": Wording("Bits per byte", "how well held-out text is predicted", "bits per byte"),
+    "arrival": Wording("Arrival", "how early on the way up the answer reaches the last token", "mean recovery", "earlier"),
+    "bits per byte": Wording("Bits per byte", "how well held-out text is predicted", "bits per byte", "lower"),
 }
 
 
@@ -43,12 +44,12 @@ def number(value: float | None, digits: int = 3) -> str:
     """A number with a real minus sign, or a dash for what is missing."""
     if value is None or pd.isna(value):
         return "–"
-    return f"{value + 0.0:.{digits}f}".replace("-", "−")
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
 def signed(value: float | None, digits: int = 3) -> str:
     """A difference, always with its sign."""
-    return "–" if value is None or pd.isna(value) else f"{value + 0.0:+.{digits}f}".replace("-", "−")
+    return "–" if value is None or pd.isna(value) else f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
 
 
 def interval(low: float | None, high: float | None, digits: int = 3) -> str:
@@ -83,11 +84,13 @@ def verdict(results: Line) -> str:
     total, clear = (sum(entry[name] for entry in found) for name in ("comparisons", "clear"))
     if not total:
         return "Nothing could be compared: the two models have too few rows in common."
-    code, base = (sum(entry[f"{side}_better"] for entry in found) for side in ("code", "base"))
     if clear:
+        code, base = (sum(entry[f"{side}_better"] for entry in found) for side in ("code", "base"))
+        sides = [(amount, side) for amount, side in ((code, "code"), (base, "base")) if amount]
+        split = [f"{'all' if amount == clear > 1 else amount} in favour of {side}" for amount, side in sides]
         said = (
             f"Of {count(total, 'comparison')} between the two models, {clear} {'stands' if clear == 1 else 'stand'} after "
-            f"correction for their number: {code} in favour of code, {base} in favour of base."
+            f"correction for their number, {' and '.join(split)}."
         )
     else:
         said = (
@@ -96,7 +99,11 @@ def verdict(results: Line) -> str:
         )
     beyond = [entry["clear_beyond_null"] for entry in found if entry["clear"]]
     if clear and None not in beyond:
-        said += f" {sum(beyond)} of the {clear} {'is' if sum(beyond) == 1 else 'are'} larger than the same difference between two seeds of base."
+        many = sum(beyond)
+        said += (
+            f" {many or 'None'} of {'these' if clear > 1 else 'them'} {'is' if many < 2 else 'are'} larger than the same "
+            "difference between two seeds of base."
+        )
     return said
 
 
@@ -109,19 +116,15 @@ def finding(entry: Line) -> str:
     if clear:
         text = (
             f"{clear} of {count(total, 'difference')} in {words.unit} {'stands' if clear == 1 else 'stand'} "
-            f"({entry['code_better']} in favour of code, {entry['base_better']} in favour of base); {mean}"
+            f"(code {words.favourable} in {entry['code_better']}, base {words.favourable} in {entry['base_better']}"
         )
-        if entry["clear_beyond_null"] is not None:
-            text += f"; {entry['clear_beyond_null']} beyond the difference between two seeds"
+        beyond = entry["clear_beyond_null"]
+        text += f"; {beyond} larger than between two seeds of base); {mean}" if beyond is not None else f"); {mean}"
     else:
         text = f"none of {count(total, 'difference')} in {words.unit} stands; {mean}"
     if effect:
-        limit = "Smaller ones may be there unseen" if not clear else "Smaller ones can be missed"
-        return (
-            f"{text}. A single comparison would find a true difference of {number(effect)} (median) with 80% power, "
-            f"before correction. {limit}."
-        )
-    return f"{text}. On most of them the two models agree row by row, so no detectable effect can be stated."
+        return f"{text}; detectable {number(effect)}."
+    return f"{text}; on most of them the two models agree row by row, so no detectable difference can be stated."
 
 
 def calibration(entry: Line | None) -> str:
@@ -139,7 +142,7 @@ def calibration(entry: Line | None) -> str:
         f"and in {clear} after Holm correction."
     )
     if clear:
-        said += " So a difference can stand without any difference in training text: read each one beside the grey null."
+        said += " So a difference can stand without any difference in training text: read each beside its grey null."
     return said
 
 

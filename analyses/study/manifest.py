@@ -22,7 +22,7 @@ def manifest(study: Study, tables: Tables, stages: list[dict[str, Any]], seconds
     return {
         "study": study.model_dump(mode="json"),
         "models": records(tables["models"]),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": versions(),
         "code": code_hash(),
         "python": platform.python_version(),
         "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
@@ -31,6 +31,11 @@ def manifest(study: Study, tables: Tables, stages: list[dict[str, Any]], seconds
         "seconds": round(seconds, 1),
         "stages": stages,
     }
+
+
+def versions() -> dict[str, str | None]:
+    """The installed version of every package that shapes a number."""
+    return {name: _version(name) for name in PACKAGES}
 
 
 def _version(package: str) -> str | None:

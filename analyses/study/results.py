@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,8 +11,10 @@ import pandas as pd
 from activations.pairs import Pair, confounds
 from analyses.study.settings import Study
 from analyses.study.stages import Tables
+from probes.tasks import get_task
+from probes.tasks.items import Item
 
-SUMMARISED = ("models", "probes", "transfer", "behaviour", "retention", "patching", "scores", "comparisons")
+SUMMARISED = ("models", "probes", "transfer", "behaviour", "retention", "patching", "scores", "comparisons", "examples")
 ALPHA = 0.05
 
 
@@ -19,7 +22,7 @@ def results(study: Study, pair: Pair, tables: Tables) -> dict[str, Any]:
     """Collect the summary tables and the sentences drawn from them.
 
     ``tables`` holds lists of records: ``models``, ``probes`` (every site; ``chosen`` marks the dev-chosen one),
-    ``transfer``, ``retention``, ``patching`` (by layer and role), ``scores`` and ``comparisons``.
+    ``transfer``, ``retention``, ``patching`` (by layer and role), ``scores``, ``comparisons`` and ``examples``.
     """
     kept = {name: records(tables[name]) for name in SUMMARISED if name in tables and name != "behaviour"}
     comparisons = tables.get("comparisons", pd.DataFrame())
@@ -32,6 +35,37 @@ def results(study: Study, pair: Pair, tables: Tables) -> dict[str, Any]:
         "calibration": calibration(comparisons),
         "tables": kept,
     }
+
+
+def examples(items: Mapping[str, Sequence[Item]]) -> pd.DataFrame:
+    """The first test item of every task and form, for readers to see what the models saw.
+
+    Returns:
+        Columns task, summary, form, text, answer, contrast, contrast_answer, labels (what probes are asked to name).
+    """
+    lines = []
+    for task, members in items.items():
+        for form in sorted({form for item in members for form in item.forms}):
+            shown = next(item.forms[form] for item in members if item.split == "test" and form in item.forms)
+            contrast, end = shown.contrast, len(shown.text)
+            labels = [
+                span.name + (f" of “{shown.text[span.start : span.end]}”" if span.end < end else "") + f" = {span.label}"
+                for span in shown.spans
+                if span.label is not None
+            ]
+            lines.append(
+                {
+                    "task": task,
+                    "summary": get_task(task).summary,
+                    "form": form,
+                    "text": shown.text,
+                    "answer": shown.answer,
+                    "contrast": contrast.text if contrast else None,
+                    "contrast_answer": contrast.answer if contrast else None,
+                    "labels": "; ".join(dict.fromkeys(labels)),
+                }
+            )
+    return pd.DataFrame(lines)
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

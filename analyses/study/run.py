@@ -19,6 +19,7 @@ from activations.hdf5 import STORED_BYTES
 from activations.models import LoadedModel, ModelSpec, load_config, load_model, load_tokenizer
 from activations.sites import parse_sites
 from analyses.study.comparisons import arrival, compare
+from analyses.study.results import examples
 from analyses.study.settings import Study
 from analyses.study.stages import Report, Stages, Tables, model_identity, quiet, write_table
 from analyses.toml_files import to_toml
@@ -108,7 +109,12 @@ class StudyRun:
                 )
             },
         )
-        tables = _joined(per_role) | finished
+        shown = self.stages.tables(
+            "examples",
+            {"items": self.study.tasks.items, "names": self.study.tasks.names, "seed": self.study.seed},
+            lambda: {"examples": examples(self.items)},
+        )
+        tables = _joined(per_role) | finished | shown
         self._write_tables(tables)
         results = self._results(tables)
         self._report(results, tables)
@@ -247,12 +253,13 @@ class StudyRun:
         return found
 
     def _report(self, results: dict[str, Any], tables: Tables) -> None:
-        from analyses.report.page import write_report
+        from analyses.report.page import look, write_report
+        from analyses.study.manifest import versions
 
-        self.stages.tables(
+        self.stages.files(
             "report",
-            {"results": results, "from": self._keys(), "look": write_report.look()},
-            lambda: write_report.write(self.out, results, tables),
+            {"results": results, "study": (self.out / "study.toml").read_text(), "look": look(), "versions": versions()},
+            lambda: write_report(self.out, results, tables),
         )
 
     def _manifest(self, tables: Tables, seconds: float) -> None:

@@ -63,6 +63,17 @@ class Stages:
         # Read back what was written, so that a first run and a repeated one go on with the very same values.
         return {path.stem: read_table(path) for path in sorted(home.glob("*.csv"))}
 
+    def files(self, name: str, inputs: Mapping[str, Any], write: Callable[[], list[Path]]) -> None:
+        """Have ``write`` leave its files in the run directory, again when an input changed or one of them is gone."""
+        record = self.folder / "stages" / name / "files.csv"
+        if record.exists() and not all((self.folder / file).exists() for file in read_table(record).file):
+            shutil.rmtree(record.parent)
+
+        def compute() -> Tables:
+            return {"files": pd.DataFrame({"file": [path.relative_to(self.folder).as_posix() for path in write()]})}
+
+        self.tables(name, inputs, compute)
+
     def store(self, name: str, inputs: Mapping[str, Any], compute: Callable[[Path], Any]) -> tuple[Path, str]:
         """The folder and key of a store that ``compute`` fills; a run that was cut off resumes inside ``compute``."""
         key, home = _key(inputs), self.folder / "stores" / name

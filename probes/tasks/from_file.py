@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-from activations.errors import TwinprobeError, did_you_mean
-from activations.texts import numbered_lines, parse_text
+from activations.errors import TwinprobeError
+from activations.texts import numbered_lines, parse_object, parse_text
 from probes.tasks.items import Contrast, Form, Item
 
 REQUIRED = ("id", "clean", "corrupted", "answer", "contrast")
@@ -44,15 +43,7 @@ def read_items(path: str | Path) -> list[Item]:
 
 
 def _item(line: str, where: str) -> Item:
-    try:
-        raw: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise TwinprobeError(f"{where}: not valid JSON ({error.msg} at column {error.colno})") from None
-    if not isinstance(raw, dict):
-        raise TwinprobeError(f"{where}: expected a JSON object with {', '.join(REQUIRED)}, got {type(raw).__name__}")
-    for key in raw:
-        if key not in KEYS:
-            raise TwinprobeError(f"{where}: unknown key {key!r}{did_you_mean(key, KEYS)}; known: {', '.join(KEYS)}")
+    raw = parse_object(line, where, KEYS)
     for key in REQUIRED[1:]:
         if not isinstance(raw.get(key), str) or not raw[key]:
             raise TwinprobeError(f"{where}: {key!r} must be a non-empty string, got {raw.get(key)!r}")

@@ -127,7 +127,7 @@ def test_json_beyond_python_s_limits_is_refused(line: str) -> None:
         ({"id": None}, "'id' must be a string or a whole number, got None"),
         ({"id": True}, "'id' must be a string or a whole number, got True"),
         ({"group": ["a"]}, "'group' must be a string or a whole number, got ['a']"),
-        ({"txt": "x"}, "unknown key 'txt'; known: id, text, group, spans"),
+        ({"txt": "x"}, "unknown key 'txt' (did you mean 'text'?); known: id, text, group, spans"),
         ({"spans": {}}, "'spans' must be a list, got dict"),
         ({"spans": [3]}, "a span must be an object with name, start and end, got 3"),
         ({"spans": [{"start": 0, "end": 1}]}, "a span needs a non-empty string 'name'"),

@@ -16,6 +16,7 @@ from cli.main import main
 ROOT = Path(str(importlib.util.find_spec("cli").origin)).parents[1]  # type: ignore[union-attr]
 PYTHON = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 """Environment of a process of its own: it finds the packages that are under test here."""
+del PYTHON["HF_HUB_DISABLE_PROGRESS_BARS"]  # the command sees to that itself
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from cli.main import command
 
 COMMANDS = [["compare"], ["cache"], ["probe"], ["patch"], ["pretrain"], ["show"]]
 SHOWN = [["show", "pairs"], ["show", "tasks"], ["show", "sites"], ["show", "store"]]
-HEAVY = "torch transformers transformer_lens sklearn scipy pandas numpy h5py matplotlib pydantic jinja2".split()
+HEAVY = ("torch", "transformers", "transformer_lens", "sklearn", "scipy", "pandas", "numpy", "h5py", "matplotlib")
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -104,7 +104,7 @@ def test_store_shows_what_was_captured(store: Path, model_folder: Path) -> None:
         "3 (spans, BOS prepended)",
         "role 2, value 1",
         "embed, resid_post.0, resid_post.1, resid_post.2",
-        "in 1 shards",
+        "shards: 1",
     ):
         assert part in shown
 
