@@ -21,6 +21,7 @@ from activations.models import LoadedModel
 from activations.sites import Site
 from activations.store import INPUT_COLUMNS, ROW_COLUMNS, ActivationStore, Shard, StoreWriter
 from activations.texts import Text, to_dict
+from activations.threads import threads_for
 
 if TYPE_CHECKING:
     import torch
@@ -105,7 +106,9 @@ def capture(
         def advance(count: int, before: int = done) -> None:
             progress(before + count, len(texts))
 
-        writer.write(number, _run_shard(loaded, encoded, wanted, shards[number], sites, dtype, batch_tokens, advance))
+        with threads_for(loaded):
+            shard = _run_shard(loaded, encoded, wanted, shards[number], sites, dtype, batch_tokens, advance)
+        writer.write(number, shard)
         done += len(shards[number])
     return ActivationStore(writer.path) if not missing and (writer.path / "index.h5").exists() else writer.finish()
 

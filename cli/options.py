@@ -39,7 +39,9 @@ bos_option = click.option(
     show_default=True,
     help="Prepend BOS; auto: when every tokenizer involved has one.",
 )
-seed_option = click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
+seed_option = click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of everything random."
+)
 
 
 def loading_options(command: Command) -> Command:

@@ -67,10 +67,15 @@ def _bars(title: str, stages: int | None) -> Iterator[Callable[[str, int, int], 
 
 
 def _lines(title: str) -> Iterator[Callable[[str, int, int], None]]:
-    click.echo(title, err=True)
+    begun = False
     finished: set[str] = set()
 
     def report(stage: str, done: int, total: int) -> None:
+        nonlocal begun
+        if not begun:
+            # Not before: a mistake that is found as work is prepared is to stand alone.
+            begun = True
+            click.echo(title, err=True)
         if done >= total and stage not in finished:
             finished.add(stage)
             click.echo(f"  {stage}", err=True)

@@ -76,14 +76,15 @@ def patch(
         raise TwinprobeError(f"{out} holds other files; choose another --out")
     quiet_libraries(names.values())
     import pandas as pd
-    from analyses.report.figures import patching_map
 
     from activations.inputs import resolve_bos
     from activations.models import load_model, load_tokenizer
+    from analyses.report.figures import patching_map
     from analyses.study.causal import patch_task
 
     specs = {role: model_spec(name, None, loading) for role, name in names.items()}
     prepend = resolve_bos(bos, [load_tokenizer(spec) for spec in specs.values()])
+    out.mkdir(parents=True, exist_ok=True)  # a place that can not be written is found before the work is done
     parts: dict[str, list[pd.DataFrame]] = {}
     with progress(f"patching {label}") as report:
         for role, spec in specs.items():
@@ -92,12 +93,11 @@ def patch(
                 report(role, done, total)
 
             tables = patch_task(
-                load_model(spec), label, items, forms or known, bos=prepend, max_prompts=max_prompts,
+                load_model(spec), label, items, list(dict.fromkeys(forms)) or known, bos=prepend, max_prompts=max_prompts,
                 max_items=max_items, check_exact=check_exact, seed=seed, n_resamples=1000, progress=advance,
             )  # fmt: skip
             for name, table in tables.items():
                 parts.setdefault(name, []).append(table.assign(model=role))
-    out.mkdir(parents=True, exist_ok=True)
     tables = {name: pd.concat(frames, ignore_index=True) for name, frames in parts.items()}
     for name, table in tables.items():
         table.to_csv(out / f"{name}.csv", index=False)

@@ -6,11 +6,13 @@ One JSON object per line of the file::
 
 ``text`` and ``label`` are required. ``position`` (a token's position, BOS counted) or ``span`` (a span's name) says which
 row of the text is meant; without either it is the text's only row. ``split`` is ``train``, ``dev`` or ``test``, on every
-line or on none; ``group`` defaults to the text's; ``control`` (the Hewitt & Liang key) to the text the row stands for.
+line or on none; ``group`` defaults to the text's; ``control`` (the Hewitt & Liang key) to the span's, or else to the
+token's characters.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,21 +94,27 @@ def labels_from_file(store: ActivationStore, path: str | Path, seed: int) -> Lab
     chosen["label"] = [entry["label"] for entry in entries]
     chosen["split"] = [entry.get("split") for entry in entries]
     chosen["group"] = [entry.get("group", group) for entry, group in zip(entries, chosen.group, strict=True)]
-    words = _words(store, chosen)
-    chosen["control"] = [entry.get("control", word) for entry, word in zip(entries, words, strict=True)]
+    # A span keeps its own key; a token's is its characters.
+    keys = [key or word for key, word in zip(chosen.control, _words(store, chosen), strict=True)]
+    chosen["control"] = [entry.get("control", key) for entry, key in zip(entries, keys, strict=True)]
     return _labelled(store, chosen, seed)
 
 
 def _entry(line: str, where: str) -> dict[str, Any]:
-    entry = parse_object(line, where, KEYS)
+    entry = {key: value for key, value in parse_object(line, where, KEYS).items() if value is not None}
     for key in ("text", "label"):
         if not isinstance(entry.get(key), str | int | bool) or entry[key] == "":
             raise TwinprobeError(f"{where}: {key!r} is required, a string or a whole number; got {entry.get(key)!r}")
+    for key in ("span", "group", "control"):
+        if not isinstance(entry.get(key, ""), str | int | float):
+            raise TwinprobeError(f"{where}: {key!r} must be a string or a number, got {entry[key]!r}")
+    if type(entry.get("position", 0)) is not int:
+        raise TwinprobeError(f"{where}: 'position' must be a whole number, got {entry['position']!r}")
     if "position" in entry and "span" in entry:
         raise TwinprobeError(f"{where}: both 'position' and 'span'; give one of them")
-    if entry.get("split") is not None and entry["split"] not in SPLITS:
+    if entry.get("split", SPLITS[0]) not in SPLITS:
         raise TwinprobeError(f"{where}: split {entry['split']!r} is not one of {', '.join(SPLITS)}")
-    return {key: str(value) if key != "position" else value for key, value in entry.items() if value is not None}
+    return {key: str(value) if key != "position" else value for key, value in entry.items()}
 
 
 def _find(by_text: dict[Any, pd.DataFrame], entry: dict[str, Any], where: str) -> int:
@@ -123,7 +131,7 @@ def _find(by_text: dict[Any, pd.DataFrame], entry: dict[str, Any], where: str) -
 
 
 def _words(store: ActivationStore, rows: pd.DataFrame) -> list[str]:
-    """The stretch of text that each row stands for."""
+    """The characters of each row's tokens."""
     texts = {text.id: text.text for text in store.texts}
     ranges = zip(rows.text, rows.start, rows.end, strict=True)
     return [texts[name][start:end] for name, start, end in ranges]
@@ -146,23 +154,26 @@ def _labelled(store: ActivationStore, rows: pd.DataFrame, seed: int) -> Labelled
 
 
 def split_groups(groups: Sequence[str], seed: int) -> list[str]:
-    """Assign whole groups to train, dev and test (60, 15 and 25 percent of the rows), in a seeded random order.
+    """Assign whole groups to train, dev and test, to come near 60, 15 and 25 percent of the rows.
+
+    Large groups are placed first, equal ones in a seeded random order, each in the split that is furthest below its share.
 
     Raises:
         TwinprobeError: there are fewer groups than splits.
     """
-    names, sizes = np.unique(groups, return_counts=True)
+    sizes = Counter(groups)
+    names = sorted(sizes)
     if len(names) < len(SHARES):
         raise TwinprobeError(
             f"the rows form {len(names)} groups; at least 3 are needed, as a group never lies in two splits (set 'group')"
         )
-    order = np.random.default_rng(seed).permutation(len(names))
-    # Each split gets one group first, so that none stays empty; then the one that is furthest below its share.
+    order = [names[index] for index in np.random.default_rng(seed).permutation(len(names))]
     homes: dict[str, str] = {}
     filled = dict.fromkeys(SHARES, 0)
-    for place, index in enumerate(order):
-        below = {split: filled[split] / (share * len(groups)) for split, share in SHARES.items()}
-        split = list(SHARES)[place] if place < len(SHARES) else min(below, key=lambda name: below[name])
-        homes[str(names[index])] = split
-        filled[split] += int(sizes[index])
+    for name in sorted(order, key=lambda name: sizes[name], reverse=True):
+        # None may stay empty: the last groups go to splits that have none.
+        empty = [split for split in SHARES if not filled[split]]
+        open_to = empty if len(names) - len(homes) <= len(empty) else list(SHARES)
+        homes[name] = max(open_to, key=lambda split: SHARES[split] * len(groups) - filled[split])
+        filled[homes[name]] += sizes[name]
     return [homes[group] for group in groups]

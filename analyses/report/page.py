@@ -47,7 +47,7 @@ def write_report(out: Path, results: dict[str, Any], tables: dict[str, pd.DataFr
 
 def _draw(folder: Path, tables: dict[str, pd.DataFrame]) -> dict[str, Path]:
     """Draw all figures there is something to draw for; their paths by their names."""
-    from analyses.report import figures
+    from analyses.report import figures, intervals
 
     def table(name: str) -> pd.DataFrame:
         return tables.get(name, pd.DataFrame())
@@ -60,8 +60,8 @@ def _draw(folder: Path, tables: dict[str, pd.DataFrame]) -> dict[str, Path]:
         "layers": (figures.layers, table("probes")),
         "transfer": (figures.transfer, table("probes"), table("transfer")),
         **{f"patching-{task}-{form}": (figures.patching_map, patching, task, form) for task, form in maps},
-        "scores": (figures.scores, table("scores")),
-        "comparisons": (figures.comparisons, table("comparisons")),
+        "scores": (intervals.scores, table("scores")),
+        "comparisons": (intervals.comparisons, table("comparisons")),
     }
     paths = {name: folder / f"{name}.png" for name in jobs}
     return {name: paths[name] for name, (draw, *data) in jobs.items() if draw(*data, paths[name])}
@@ -124,23 +124,23 @@ def _min_gap() -> float:
 
 def _pictures(figures: dict[str, Path], tables: dict[str, list[Line]]) -> dict[str, dict[str, Any]]:
     """For each figure its data, its size in CSS pixels and its text for those who can not see it."""
-    from analyses.report import words
+    from analyses.report import alternatives
 
-    alternatives = {
-        "layers": lambda: words.alt_layers(pd.DataFrame(tables["probes"])),
-        "transfer": lambda: words.alt_transfer(tables["transfer"]),
-        "scores": lambda: words.alt_scores(tables["scores"]),
-        "comparisons": lambda: words.alt_comparisons(tables["comparisons"]),
+    texts = {
+        "layers": lambda: alternatives.layers(pd.DataFrame(tables["probes"])),
+        "transfer": lambda: alternatives.transfer(tables["transfer"]),
+        "scores": lambda: alternatives.scores(tables["scores"]),
+        "comparisons": lambda: alternatives.comparisons(tables["comparisons"]),
     }
     pictures = {}
     for name, path in figures.items():
         data = path.read_bytes()
         width, height = struct.unpack(">II", data[16:24])  # the header of every PNG
-        if name in alternatives:
-            text = alternatives[name]()
+        if name in texts:
+            text = texts[name]()
         else:
             _, task, form = name.split("-", 2)
-            text = words.alt_patching(pd.DataFrame(tables["patching"]), task, form)
+            text = alternatives.patching(pd.DataFrame(tables["patching"]), task, form)
         pictures[name] = {
             "data": base64.b64encode(data).decode(), "width": width // 2, "height": height // 2, "alt": text
         }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The sentences of a report: what was found, and what each figure shows for those who can not see it.
+"""The sentences of a report.
 
 Every sentence is made from numbers of ``results.json``. "Decodable" is never called "used".
 """
@@ -35,7 +35,9 @@ MEASURES = {
     "probe": Wording("Probes", "what a linear probe reads off the activations", "accuracy"),
     "transfer": Wording("Transfer", "a probe trained on one form, tested on the other", "accuracy"),
     "behaviour": Wording("Behaviour", "prompts answered rightly in both their texts", "share of prompts"),
-    "arrival": Wording("Arrival", "how early on the way up the answer reaches the last token", "mean recovery", "earlier"),
+    "arrival": Wording(
+        "Arrival", "how early on the way up the answer reaches the last token", "mean recovery", "earlier"
+    ),
     "bits per byte": Wording("Bits per byte", "how well held-out text is predicted", "bits per byte", "lower"),
 }
 
@@ -62,6 +64,11 @@ def interval(low: float | None, high: float | None, digits: int = 3) -> str:
 def count(amount: int, noun: str) -> str:
     """``1 item``, ``2 items``."""
     return f"{amount} {noun}" + ("" if amount == 1 else "s")
+
+
+def lines(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The lines of a table as dictionaries."""
+    return [{str(name): value for name, value in line.items()} for line in table.to_dict("records")]
 
 
 def what(line: Line) -> str:
@@ -100,9 +107,10 @@ def verdict(results: Line) -> str:
     beyond = [entry["clear_beyond_null"] for entry in found if entry["clear"]]
     if clear and None not in beyond:
         many = sum(beyond)
+        whose = "All" if many == clear > 1 else str(many or "None")
         said += (
-            f" {many or 'None'} of {'these' if clear > 1 else 'them'} {'is' if many < 2 else 'are'} larger than the same "
-            "difference between two seeds of base."
+            f" {whose} of {'these' if clear > 1 else 'them'} {'is' if many < 2 else 'are'} larger than the same difference "
+            "between two seeds of base."
         )
     return said
 
@@ -149,20 +157,20 @@ def calibration(entry: Line | None) -> str:
 def transfers(moved: Sequence[Line]) -> list[str]:
     """Per model, how much of a probe's gain over chance survives the change of form."""
     sentences = []
-    for model in ("base", "code"):
+    for model in ("base", "code", "random"):
         own = [line for line in moved if line["model"] == model]
         ratios = [line["ratio"] for line in own if line["ratio"] is not None]
         if not own:
             continue
         if not ratios:
             sentences.append(
-                f"{model}: no transfer ratio could be formed in {count(len(own), 'direction')}, as no probe gains enough "
-                "over chance in its own form."
+                f"{MODELS[model]}: no transfer ratio could be formed in {count(len(own), 'direction')}, as no probe "
+                "gains enough over chance in its own form."
             )
             continue
         above = sum(line["ratio"] is not None and (line["ratio_low"] or 0) > 0 for line in own)
         sentences.append(
-            f"{model}: of what a probe gains over chance in its own form, a probe from the other form keeps "
+            f"{MODELS[model]}: of what a probe gains over chance in its own form, a probe from the other form keeps "
             f"{number(float(pd.Series(ratios).median()), 2)} (median of the {len(ratios)} of {len(own)} directions where the "
             f"ratio can be formed; range {interval(min(ratios), max(ratios), 2)}); its interval lies above 0 in {above}."
         )
@@ -209,64 +217,16 @@ def retained(retention: Sequence[Line]) -> list[str]:
             continue
         prompts, right, kept = (int(sum(line[name] for line in own)) for name in ("prompts", "both_right", "patched"))
         chance = sum(line["chance"] * line["prompts"] for line in own)
+        over = sum(line["low"] is not None and line["low"] > line["chance"] for line in own)
         sentences.append(
             f"{model} answers {right} of {count(prompts, 'prompt')} rightly in both texts (guessing among the candidates: "
-            f"about {number(chance, 0)}); {kept} were patched."
+            f"about {number(chance, 0)}), and is above guessing with its whole interval in {over} of "
+            f"{count(len(own), 'task form')}; {kept} were patched."
             + ("" if kept else " So this study says nothing causal about it.")
+            + (
+                " They may be right by luck: a map shows how an answer came about, not that the task is mastered."
+                if kept and not over
+                else ""
+            )
         )
     return sentences
-
-
-def alt_layers(probes: pd.DataFrame) -> str:
-    """The layer curves in words."""
-    chosen = probes[probes.chosen.astype(bool)]
-    said = []
-    for (task, target, form), part in chosen.groupby(["task", "target", "form"], sort=False):
-        numbers = [f"{line.model} {number(line.score, 2)} at {line.site}" for line in part.itertuples() if line.model != "null"]
-        said.append(
-            f"{task} {target}, {form}: {', '.join(numbers)}; best surface baseline {number(best_surface(part).max(), 2)}"
-        )
-    return "Test accuracy of the probes by layer. At the layer chosen on dev: " + ". ".join(said) + "."
-
-
-def alt_transfer(moved: Sequence[Line]) -> str:
-    """The transfer matrices in words."""
-    said = [
-        f"{line['model']}, {what(line)}: {number(line['score'], 2)} against {number(line['in_form'], 2)} in its own form "
-        f"and chance {number(line['chance'], 2)}"
-        for line in moved
-        if line["model"] in ("base", "code")
-    ]
-    return "Accuracy of probes across forms. " + ". ".join(said) + "."
-
-
-def alt_patching(patching: pd.DataFrame, task: str, form: str) -> str:
-    """One patching map in words: where recovery is largest in the lowest and in the highest layer."""
-    part = patching[(patching.task == task) & (patching.form == form)]
-    said = []
-    for model, own in part.groupby("model", sort=False):
-        for name, layer in (("lowest", own.layer.min()), ("highest", own.layer.max())):
-            top = own[own.layer == layer].sort_values("recovery").iloc[-1]
-            said.append(f"{model}, {name} layer: most at role {top.role} ({number(top.recovery, 2)})")
-    return f"Mean recovery by layer and token role for {task}, {form} form. " + "; ".join(said) + "."
-
-
-def alt_scores(scores: Sequence[Line]) -> str:
-    """The scores in words."""
-    said = [f"{line['model']} on {line['form']} {number(line['bits_per_byte'])}" for line in scores]
-    return "Bits per byte, lower is better: " + ", ".join(said) + "."
-
-
-def alt_comparisons(comparisons: Sequence[Line]) -> str:
-    """The forest plot in words: its largest differences."""
-    code = [line for line in comparisons if line["against"] == "code"]
-    by_measure: dict[str, Line] = {}
-    for line in code:
-        largest = by_measure.get(line["measure"])
-        if largest is None or abs(line["difference"]) > abs(largest["difference"]):
-            by_measure[line["measure"]] = line
-    said = [
-        f"{measure}: {what(line)} {signed(line['difference'])} ({interval(line['low'], line['high'])})"
-        for measure, line in by_measure.items()
-    ]
-    return f"{count(len(code), 'difference')}, code minus base, with intervals. Largest per measure: " + "; ".join(said) + "."

@@ -46,10 +46,14 @@ def examples(items: Mapping[str, Sequence[Item]]) -> pd.DataFrame:
     lines = []
     for task, members in items.items():
         for form in sorted({form for item in members for form in item.forms}):
-            shown = next(item.forms[form] for item in members if item.split == "test" and form in item.forms)
+            shown = next((item.forms[form] for item in members if item.split == "test" and form in item.forms), None)
+            if shown is None:
+                continue
             contrast, end = shown.contrast, len(shown.text)
             labels = [
-                span.name + (f" of “{shown.text[span.start : span.end]}”" if span.end < end else "") + f" = {span.label}"
+                span.name
+                + (f" of “{shown.text[span.start : span.end]}”" if span.end < end else "")
+                + f" = {span.label}"
                 for span in shown.spans
                 if span.label is not None
             ]
@@ -102,6 +106,7 @@ def findings(comparisons: pd.DataFrame) -> list[dict[str, Any]]:
         return []
     found = []
     code = comparisons[comparisons.against == "code"]
+    has_null = "null" in set(comparisons.against)
     for measure, part in code.groupby("measure", sort=False):
         clear = part[part.p_holm < ALPHA]
         beyond = clear.difference.abs() > clear.null_difference.abs()
@@ -111,7 +116,7 @@ def findings(comparisons: pd.DataFrame) -> list[dict[str, Any]]:
                 "measure": measure,
                 "comparisons": len(part),
                 "clear": len(clear),
-                "clear_beyond_null": int(beyond.sum()) if clear.null_difference.notna().all() else None,
+                "clear_beyond_null": int(beyond.sum()) if has_null and clear.null_difference.notna().all() else None,
                 "code_better": int(better),
                 "base_better": int(len(clear) - better),
                 "mean_difference": float(part.difference.mean()),

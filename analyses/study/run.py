@@ -258,7 +258,12 @@ class StudyRun:
 
         self.stages.files(
             "report",
-            {"results": results, "study": (self.out / "study.toml").read_text(), "look": look(), "versions": versions()},
+            {
+                "results": results,
+                "study": (self.out / "study.toml").read_text(),
+                "look": look(),
+                "versions": versions(),
+            },
             lambda: write_report(self.out, results, tables),
         )
 
@@ -288,7 +293,10 @@ def claim(folder: Path, study: Study) -> None:
     """
     record, text = folder / "study.toml", to_toml(study)
     if record.exists():
-        held, wanted = (tomllib.loads(source) for source in (record.read_text(), text))
+        try:
+            held, wanted = (tomllib.loads(source) for source in (record.read_text(), text))
+        except tomllib.TOMLDecodeError as error:
+            raise TwinprobeError(f"{record} is damaged ({error}); restore it or choose another --out") from None
         for field in ("name", "pair"):
             if held.get(field) != wanted[field]:
                 raise TwinprobeError(

@@ -50,7 +50,7 @@ class LoadTable(Table):
 class TasksTable(Table):
     """Which tasks, and how many items of each (split train/dev/test as 5 : 1.5 : 2.5)."""
 
-    names: tuple[str, ...] = ("nesting", "binding", "aliasing", "identifiers")
+    names: tuple[str, ...] = Field(("nesting", "binding", "aliasing", "identifiers"), min_length=1)
     items: int = Field(600, ge=40)
 
 
@@ -92,7 +92,7 @@ class Study(Table):
     """A paired study."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     pair: PairTable
     load: LoadTable = LoadTable()
     tasks: TasksTable = TasksTable()
@@ -137,8 +137,8 @@ def read_study(path: str | Path) -> Study:
     """Read a study file and check names against the registries.
 
     Raises:
-        TwinprobeError: see :func:`analyses.toml_files.read_toml`; also an unknown pair or task, a pair without
-            models, or held-out texts that are not there.
+        TwinprobeError: see :func:`analyses.toml_files.read_toml`; also an unknown pair, an unknown or repeated
+            task, a pair without models, or held-out texts that are not there.
     """
     study = read_toml(path, Study)
     if not study.pair.name and not (study.pair.base and study.pair.code):
@@ -151,6 +151,8 @@ def read_study(path: str | Path) -> Study:
             get_task(name)
     except TwinprobeError as error:
         raise TwinprobeError(f"{path}: {error}") from None
+    if twice := [name for name in set(study.tasks.names) if study.tasks.names.count(name) > 1]:
+        raise TwinprobeError(f"{path}: task {twice[0]!r} is named twice in [tasks] names")
     for given in (study.scores.code, study.scores.prose):
         if given and not Path(given).is_file():
             raise TwinprobeError(f"{path}: [scores] {given!r} is no file; expected a JSONL file of texts")

@@ -115,7 +115,8 @@ def test_passages_come_from_what_python_ships(kind: str) -> None:
     sources = dict(held_out_sources() if kind == "code" else python_docs_prose())
     found = passages(kind, None, 12, 400, seed=0)
     assert found == passages(kind, None, 12, 400, seed=0)
-    assert [text.text for text in found] != [text.text for text in passages(kind, None, 12, 400, seed=1)]
+    other = {text.group for text in passages(kind, None, 12, 400, seed=1)}
+    assert other != {text.group for text in found}, "another seed takes other documents"
     assert [text.id for text in found] == [f"{kind}-{i}" for i in range(12)]
     assert len({text.group for text in found}) == 12
     for text in found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -121,9 +121,7 @@ def test_the_map_is_transformer_lens_own(case: Case) -> None:
 
 def test_the_map_is_that_of_plain_forward_passes(case: Case) -> None:
     cells = [*case.cells, Cell(1, (3, 5)), Cell(2, (0, 3, 4, 8))]
-    expected = torch.stack(
-        [hooked_logits(case.loaded, case.corrupted, case.clean.resid_pre, cell) for cell in cells]
-    )
+    expected = torch.stack([hooked_logits(case.loaded, case.corrupted, case.clean.resid_pre, cell) for cell in cells])
     assert error(case.patch(cells), expected) < 1e-5
     assert error(case.corrupted.logits.expand(len(cells), -1), expected) > 0.1
 
@@ -158,6 +156,9 @@ def test_only_cells_that_differ_are_listed(case: Case) -> None:
     above = {(layer, p) for layer in (1, 2) for p in range(FIRST_DIFFERENCE, len(CLEAN))}
     assert listed == {(0, position) for position in edited} | above
     assert differing_cells(case.clean, case.clean) == []
+    nudged = case.clean.resid_pre.clone()
+    nudged[1, 4, 2] = torch.nextafter(nudged[1, 4, 2], torch.tensor(9.0))
+    assert differing_cells(case.clean, replace(case.clean, resid_pre=nudged)) == [Cell(1, (4,))]
 
 
 def test_the_model_and_tokenizer_are_untouched(case: Case) -> None:
@@ -215,7 +216,13 @@ def test_an_explicit_attention_mask_is_passed_on(make_model: MakeModel) -> None:
     assert error(eager.patch(eager.cells), sdpa.patch(sdpa.cells)) < 1e-5
 
 
-SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": 397}
+SMALL = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "vocab_size": 397,
+}
 REGISTERED = {
     "GemmaConfig": {**SMALL, "num_key_value_heads": 1, "head_dim": 4},
     "GraniteConfig": {

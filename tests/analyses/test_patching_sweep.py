@@ -250,9 +250,7 @@ def test_a_planted_circuit_is_found_and_nothing_else(make_model: MakeModel, laye
     found = patch_prompts(loaded, given, max_items=9)
     assert found.retention.status.tolist() == ["retained"] * 3
     cells = found.cells
-    carried = ((cells.layer <= layer) & (cells.role == "definition")) | (
-        (cells.layer > layer) & (cells.role == "last")
-    )
+    carried = ((cells.layer <= layer) & (cells.role == "definition")) | ((cells.layer > layer) & (cells.role == "last"))
     assert carried.sum() == 3 * loaded.n_layers
     assert cells.recovery[carried].to_numpy() == pytest.approx(1, abs=1e-3)
     assert cells.recovery[~carried].abs().max() < 1e-3

@@ -88,7 +88,9 @@ def test_a_text_that_starts_with_the_answer_s_tokens_is_kept(tiny: Tiny) -> None
 
 def test_candidates_that_merge_are_left_out(tiny: Tiny) -> None:
     loaded = tiny("llama")
-    (prompt,), dropped = prompts(loaded, [item("a re", "(", Contrast("b re", ")"), ("(", ")", "d", "["))], "prose", True)
+    (prompt,), dropped = prompts(
+        loaded, [item("a re", "(", Contrast("b re", ")"), ("(", ")", "d", "["))], "prose", True
+    )
     assert dropped == Counter()
     assert sorted(prompt.candidates) == sorted(ids(loaded, "(") + ids(loaded, ")") + ids(loaded, "["))
 

@@ -33,7 +33,9 @@ def cache(model_folder: Path, texts: list[Text], tmp_path: Path) -> Cache:
     """``twinprobe cache`` on the tiny model and ``texts``, into ``tmp_path/store``; options may be added or replaced."""
     write_texts(tmp_path / "texts.jsonl", texts)
 
-    def run(*more: object, model: object = model_folder, call: Callable[..., Ran] = twinprobe, **replaced: object) -> Ran:
+    def run(
+        *more: object, model: object = model_folder, call: Callable[..., Ran] = twinprobe, **replaced: object
+    ) -> Ran:
         options: dict[str, object] = {
             "texts": tmp_path / "texts.jsonl", "sites": "resid_post.*", "out": tmp_path / "store", **replaced,
         }  # fmt: skip
@@ -141,7 +143,9 @@ def test_pickle_weights_load_where_they_are_trusted(cache: Cache, model_folder: 
     done(cache("--allow-pickle", model=folder))
 
 
-def test_an_unusable_model_is_one_line_in_a_process_of_its_own(cache: Cache, model_folder: Path, tmp_path: Path) -> None:
+def test_an_unusable_model_is_one_line_in_a_process_of_its_own(
+    cache: Cache, model_folder: Path, tmp_path: Path
+) -> None:
     """Libraries print warnings past sys.stderr; none may come before the line, not even after loading weights."""
     refused(cache(sites="resid_post.3", call=twinprobe_process), "layer 3", "layers 0 to 2")
 
@@ -191,9 +195,7 @@ def test_an_unusable_option_is_one_line(
     ],
     ids=["json", "list", "no text", "unknown key", "twice", "outside", "empty span", "too long"],
 )
-def test_a_bad_text_is_one_line_with_its_place(
-    cache: Cache, line: str, expected: list[str], tmp_path: Path
-) -> None:
+def test_a_bad_text_is_one_line_with_its_place(cache: Cache, line: str, expected: list[str], tmp_path: Path) -> None:
     file = tmp_path / "bad" / "texts.jsonl"
     file.parent.mkdir()
     file.write_text('{"id": "a", "text": "x"}\n\n' + line + '\n{"id": "c", "text": "x"}\n')

@@ -59,10 +59,14 @@ def test_a_bare_command_is_answered_with_help() -> None:
         (["compare", "--jsno"], ["No such option", "--jsno", "--json", "see twinprobe compare --help"]),
         (["cache"], ["Missing argument 'MODEL'", "see twinprobe cache --help"]),
         (["cache", "m", "--texts", "t", "--out", "o"], ["Missing option '--sites'", "see twinprobe cache --help"]),
-        (["cache", "m", "--texts", "t", "--out", "o", "--sites", "embed", "--rows", "all"], ["'all'", "tokens", "spans"]),
+        (
+            ["cache", "m", "--texts", "t", "--out", "o", "--sites", "embed", "--rows", "all"],
+            ["'all'", "tokens", "spans"],
+        ),
         (["cache", "m", "--texts", "t", "--out", "o", "--sites", "embed", "--batch-tokens", "0"], ["0", "x>=1"]),
         (["cache", "m", "--texts", "t", "--out", "o", "--sites", "embed", "--dtype", "int8"], ["'int8'", "bfloat16"]),
         (["probe", "s", "--seed", "one"], ["--seed", "'one' is not a valid integer"]),
+        (["probe", "s", "--seed", "-1"], ["--seed", "-1 is not in the range x>=0"]),
         (["patch", "--out", "o", "--max-items", "-1"], ["--max-items", "-1"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value[0], str) else None,
@@ -82,7 +86,9 @@ def test_a_model_that_can_not_be_reached_is_one_line(tmp_path: Path) -> None:
     texts.write_text('{"id": 1, "text": "x"}\n')
     where = ("--texts", texts, "--sites", "embed", "--out", tmp_path / "out")
     refused(
-        twinprobe_process("cache", "some-org/absent-model", *where), "'some-org/absent-model' could not be loaded", "offline"
+        twinprobe_process("cache", "some-org/absent-model", *where),
+        "'some-org/absent-model' could not be loaded",
+        "offline",
     )
     assert not (tmp_path / "out").exists()
 
@@ -126,4 +132,6 @@ seed = 0
 
 def test_what_the_system_refuses_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "design.toml").write_text(DESIGN)
-    refused(twinprobe("pretrain", tmp_path / "design.toml", "--out", "/proc/absent"), "/proc/absent", after_progress=True)
+    refused(
+        twinprobe("pretrain", tmp_path / "design.toml", "--out", "/proc/absent"), "/proc/absent", after_progress=True
+    )

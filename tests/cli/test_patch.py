@@ -52,13 +52,21 @@ def test_own_items_are_patched_in_both_models(patch: Any, items: Path, tmp_path:
     assert retention.loc["base", "both_right"] >= 15, "base has learned these items"
     assert retention.loc["code", "both_right"] < 10
     assert retention.loc["base", "patched"] == 4
-    assert (retention.not_aligned == 1).all() and retention.why_not_aligned.str.contains("share their first token").all()
+    assert (retention.not_aligned == 1).all() and retention.why_not_aligned.str.contains(
+        "share their first token"
+    ).all()
     assert (retention.checked <= 2).all() and (retention.max_error < 1e-4).all()
     for model, row in retention.iterrows():
         [line] = [line for line in shown.splitlines() if line.split()[:1] == [model]]
         assert line.split()[1:4] == ["text", str(row.prompts), str(row.both_right)]
     cells = pd.read_csv(out / "patching_cells.csv")
-    means = cells[cells.model == "base"].groupby(["layer", "role", "item"]).recovery.mean().groupby(["layer", "role"]).mean()
+    means = (
+        cells[cells.model == "base"]
+        .groupby(["layer", "role", "item"])
+        .recovery.mean()
+        .groupby(["layer", "role"])
+        .mean()
+    )
     table = pd.read_csv(out / "patching.csv")
     table = table[table.model == "base"].set_index(["layer", "role"])
     pd.testing.assert_series_equal(table.recovery.sort_index(), means.sort_index(), check_exact=False)
@@ -107,7 +115,11 @@ def test_no_item_that_fits_the_tokenizer_is_counted(patch: Any, tmp_path: Path) 
 
 def test_the_same_model_twice_gives_the_same_lines(study_file: Path, items: Path, tmp_path: Path) -> None:
     model = study_file.parent / "base"
-    done(twinprobe("patch", "--base", model, "--code", model, "--items", items, "--out", tmp_path / "p", "--max-items", 2))
+    done(
+        twinprobe(
+            "patch", "--base", model, "--code", model, "--items", items, "--out", tmp_path / "p", "--max-items", 2
+        )
+    )
     cells = pd.read_csv(tmp_path / "p" / "patching_cells.csv")
     base, code = (cells[cells.model == role].drop(columns="model").reset_index(drop=True) for role in ("base", "code"))
     pd.testing.assert_frame_equal(base, code, check_exact=True)
@@ -171,8 +183,8 @@ def test_an_unusable_pair_is_one_line(options: list[str], expected: list[str], t
 def test_a_bad_item_is_one_line(patch: Any, tmp_path: Path, line: str, expected: list[str]) -> None:
     file = tmp_path / "items.jsonl"
     file.write_text(line + "\n")
-    refused(patch("--items", file), *expected, after_progress="context is 320" in expected)
-    assert not (tmp_path / "patch").exists()
+    refused(patch("--items", file), *expected)
+    assert not list((tmp_path / "patch").glob("*"))
 
 
 def test_foreign_files_are_refused_and_left_alone(patch: Any, items: Path, tmp_path: Path) -> None:
@@ -180,4 +192,5 @@ def test_foreign_files_are_refused_and_left_alone(patch: Any, items: Path, tmp_p
     (tmp_path / "patch" / "thesis.tex").write_text("dear reader")
     refused(patch("--items", items), "holds other files", "choose another --out")
     refused(patch("--items", items, out=items), "choose another --out")
+    refused(patch("--items", items, out="/proc/absent"), "/proc/absent")
     assert contents(tmp_path / "patch") == {"thesis.tex": b"dear reader"}

@@ -118,7 +118,9 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(trained: Path, data
     assert f"code: {tmp_path / 'toy' / 'code' / 'model'}" in done(twinprobe(*words))
     assert not (tmp_path / "toy" / "text").exists()
     for name in ("model.safetensors", "loss.csv"):
-        assert (tmp_path / "toy" / "code" / "model" / name).read_bytes() == (trained / "code" / "model" / name).read_bytes()
+        assert (tmp_path / "toy" / "code" / "model" / name).read_bytes() == (
+            trained / "code" / "model" / name
+        ).read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,9 @@ def test_a_file_may_give_the_splits(store: Path, tmp_path: Path) -> None:
 def test_one_test_cluster_gives_no_interval_and_no_broken_json(store: Path, tmp_path: Path) -> None:
     """There is nothing to resample: the bounds are missing, not NaN, which is no JSON."""
     splits = ["train", "train", "dev", "test"]
-    lines = [{**line, "split": splits[i // 10 % 4], "group": splits[i // 10 % 4]} for i, line in enumerate(labels(store))]
+    lines = [
+        {**line, "split": splits[i // 10 % 4], "group": splits[i // 10 % 4]} for i, line in enumerate(labels(store))
+    ]
     file = write_lines(tmp_path / "labels.jsonl", lines)
     shown = json.loads(done(twinprobe("probe", store, "--labels", file, "--json")), parse_constant=pytest.fail)
     assert all(row["low"] is None and row["high"] is None and row["score"] is not None for row in shown)
@@ -110,8 +112,14 @@ def test_one_test_cluster_gives_no_interval_and_no_broken_json(store: Path, tmp_
         ('{"text": "t1", "position": 99, "label": "x"}', ["labels.jsonl:2: no row of text 't1' match"]),
         ('{"text": "t1", "label": "x"}', ["labels.jsonl:2: 3 rows of text 't1' match", "'position' or 'span'"]),
         ('{"text": "t0", "position": 1, "label": "x"}', ["labels.jsonl:2: this row already has a label, from line 1"]),
-        ('{"text": "t1", "position": 1, "label": "x", "split": "dev"}', ["labels.jsonl:1: no 'split', but line 2 has one"]),
-        ('{"text": "t1", "position": 1, "label": "x", "split": "all"}', ["labels.jsonl:2: split 'all'", "train, dev, test"]),
+        (
+            '{"text": "t1", "position": 1, "label": "x", "split": "dev"}',
+            ["labels.jsonl:1: no 'split', but line 2 has one"],
+        ),
+        (
+            '{"text": "t1", "position": 1, "label": "x", "split": "all"}',
+            ["labels.jsonl:2: split 'all'", "train, dev, test"],
+        ),
     ],
     ids=["json", "key", "no label", "text", "position", "ambiguous", "twice", "some splits", "split"],
 )

@@ -161,8 +161,10 @@ def test_rows_are_found_by_span(spans_store: ActivationStore) -> None:
     names = ("object", "rest", "verb")
     lines: list[dict[str, Any]] = [{"text": f"t{i}", "span": names[i % 3], "label": i} for i in range(6)]
     found = from_lines(spans_store, *lines)
-    assert words_of(spans_store, found) == ["red", "old", "was", "name", "old", "was"]
+    rows = spans_store.rows.loc[found.rows]
+    assert list(zip(rows.text, rows.span, strict=True)) == [(line["text"], line["span"]) for line in lines]
     assert found.about.labels.tolist() == list("012345"), "numbers become strings"
+    assert found.about.controls.tolist() == ["key red", "old", "was", "key name", "old", "was"], "the spans' own"
 
 
 def test_the_only_row_of_a_text_needs_no_place(last_store: ActivationStore) -> None:
@@ -185,8 +187,11 @@ def test_given_splits_are_kept(last_store: ActivationStore) -> None:
     ("line", "expected"),
     [
         ("{", "not valid JSON ("),
-        ("[]", "expected a JSON object with 'text' and 'label', got list"),
-        ({"text": "t1", "lable": "x"}, "unknown key 'lable' (did you mean 'label'?); known: text, label, position, span"),
+        ("[]", "expected a JSON object with text, label, position, span, split, group, control, got"),
+        (
+            {"text": "t1", "lable": "x"},
+            "unknown key 'lable' (did you mean 'label'?); known: text, label, position, span",
+        ),
         ({"label": "x"}, "'text' is required, a string or a whole number; got None"),
         ({"text": "t1", "label": ""}, "'label' is required, a string or a whole number; got ''"),
         ({"text": "t1", "label": [1]}, "'label' is required, a string or a whole number; got [1]"),
@@ -196,22 +201,22 @@ def test_given_splits_are_kept(last_store: ActivationStore) -> None:
         ({"text": "t1", "label": "x", "position": 1.0}, "'position' must be a whole number, got 1.0"),
         ({"text": "t1", "label": "x", "position": True}, "'position' must be a whole number, got True"),
         ({"text": "t1", "label": "x", "position": [1]}, "'position' must be a whole number, got [1]"),
-        ({"text": "t1", "label": "x", "span": ["object"]}, "'span' must be a string, got ['object']"),
+        ({"text": "t1", "label": "x", "span": ["object"]}, "'span' must be a string or a number, got ['object']"),
         ({"text": "t1", "label": "x", "group": {}}, "'group' must be a string or a number, got {}"),
         ({"text": "t1", "label": "x", "control": ["a"]}, "'control' must be a string or a number, got ['a']"),
         ({"text": "t1", "label": "x", "split": "valid"}, "split 'valid' is not one of train, dev, test"),
         ({"text": "t1", "label": "x", "split": ["dev"]}, "split ['dev'] is not one of train, dev, test"),
         ({"text": "t9", "label": "x"}, "the store has no text 't9' (did you mean"),
-        ({"text": "t1", "label": "x"}, "6 rows of text 't1' match; name one with 'position' or 'span'"),
-        ({"text": "t1", "label": "x", "position": 77}, "no row of text 't1' matches; name one with 'position' or 'span'"),
-        ({"text": "t1", "label": "x", "position": 10**30}, "no row of text 't1' matches"),
-        ({"text": "t1", "label": "x", "span": "object"}, "no row of text 't1' matches"),
+        ({"text": "t1", "label": "x"}, "7 rows of text 't1' match; name one with 'position' or 'span'"),
+        ({"text": "t1", "label": "x", "position": 77}, "no row of text 't1' match; name one with 'position' or 'span'"),
+        ({"text": "t1", "label": "x", "position": 10**30}, "no row of text 't1' match"),
+        ({"text": "t1", "label": "x", "span": "object"}, "no row of text 't1' match"),
         ({"text": "t0", "label": "x", "position": 1}, "this row already has a label, from line 1"),
         (b'{"text": "\xff"}', "not UTF-8 (byte 10); save the file as UTF-8"),
     ],
 )
 def test_a_bad_line_is_named(tokens_store: ActivationStore, line: dict[str, Any] | str | bytes, expected: str) -> None:
-    assert len(tokens_store.rows[tokens_store.rows.text == "t1"]) == 6
+    assert len(tokens_store.rows[tokens_store.rows.text == "t1"]) == 7
     said = message(tokens_store, {"text": "t0", "label": "x", "position": 1}, "", line)
     assert said.startswith("labels.jsonl:3: ")
     assert expected in said

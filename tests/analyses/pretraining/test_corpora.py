@@ -23,7 +23,9 @@ DOCUMENTS = {"lib/a.py": "x = 1\n", "lib/sub/b.py": "y = 'é'\n", "lib/c.py": "z
 
 
 def lines(documents: dict[str, str]) -> str:
-    return "".join(json.dumps({"path": name, "text": text}, ensure_ascii=False) + "\n" for name, text in documents.items())
+    return "".join(
+        json.dumps({"path": name, "text": text}, ensure_ascii=False) + "\n" for name, text in documents.items()
+    )
 
 
 def code(path: str, **options: object) -> Data:
@@ -67,7 +69,11 @@ def test_single_files_and_several_sources(tmp_path: Path) -> None:
     ("name", "content", "expected"),
     [
         ("b.jsonl", b'{"path": "x", "text": "y"}\n{"path": "x"', "b.jsonl:2: not valid JSON ("),
-        ("b.jsonl", b'{"path": "x", "text": "y"}\n[1]', "b.jsonl:2: expected a JSON object with strings 'path' and 'te"),
+        (
+            "b.jsonl",
+            b'{"path": "x", "text": "y"}\n[1]',
+            "b.jsonl:2: expected a JSON object with strings 'path' and 'te",
+        ),
         ("b.jsonl", b'{"path": "x", "txt": "y"}', "b.jsonl:1: expected a JSON object with strings 'path' and 'text'"),
         ("b.jsonl", b'{"path": "x", "text": 3}', "b.jsonl:1: expected a JSON object with strings 'path' and 'text'"),
         ("b.jsonl", b'{"path": "x", "text": "\xff"}', "b.jsonl: not UTF-8 (byte 23); save the file as UTF-8"),

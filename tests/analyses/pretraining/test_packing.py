@@ -46,21 +46,26 @@ def test_any_text_survives_the_tokenizer(tokenizer: PreTrainedTokenizerFast) -> 
     assert tokenizer.decode(ids) == text
     pieces = tokenizer.convert_ids_to_tokens(tokenizer("17 2048")["input_ids"])
     assert [piece for piece in pieces if len(piece) > 1 and any(sign.isdigit() for sign in piece)] == []
-    assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == ("<|endoftext|>", "<|endoftext|>", "<|pad|>")
+    assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == (
+        "<|endoftext|>",
+        "<|endoftext|>",
+        "<|pad|>",
+    )
     assert tokenizer.padding_side == "right"
 
 
 def test_the_tokenizer_sees_equal_bytes_of_each_kind() -> None:
     """Ten times more code must not crowd out prose: the words of prose are still single tokens."""
     words = ["wonderful", "captain", "yesterday"]
-    prose = [Document("prose", f"p{i}", " ".join(words) + " " + " ".join(words)) for i in range(30)]
-    code = [Document("code", f"c{i}", f"def function_{i % 7}(argument): return argument\n" * 3) for i in range(900)]
+    prose = [Document("prose", f"p{i}", "".join(f" {word}" for word in words) * 2) for i in range(30)]
+    rng = np.random.default_rng(0)
+    names = ["".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), 9)) for _ in range(30)]
+    code = [Document("code", f"c{i}", " ".join(rng.permutation(names))) for i in range(300)]
     size = sum(len(document.text) for document in prose)
-    tokenizer = train_tokenizer(code + prose, 330, size, seed=0)
-    for word in words:
-        assert len(tokenizer(f" {word}")["input_ids"]) == 1
-    code_only = train_tokenizer(code, 330, size, seed=0)
-    assert all(len(code_only(f" {word}")["input_ids"]) > 3 for word in words)
+    fair, crowded = (train_tokenizer(code + prose, 340, limit, seed=0) for limit in (size, 10**9))
+    assert sum(len(document.text) for document in code) > 10 * size
+    assert all(len(fair(f" {word}")["input_ids"]) == 1 for word in words)
+    assert all(len(crowded(f" {word}")["input_ids"]) > 3 for word in words)
 
 
 def test_blocks_are_the_documents_joined_and_cut(tokenizer: PreTrainedTokenizerFast) -> None:

