@@ -15,7 +15,8 @@ Layout of a store folder (schema 1)::
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -182,6 +183,19 @@ def _short(value: Any) -> str:
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
+@contextmanager
+def _index(path: Path) -> Iterator[h5py.File]:
+    """The index of the store at ``path``, to read from; HDF5's own words about a damaged file name none."""
+    try:
+        with h5py.File(path / "index.h5") as index:
+            yield index
+    except OSError as error:
+        raise TwinprobeError(
+            f"{path} is damaged: index.h5 or a shard can not be read ({error}); remove the damaged file and run the same "
+            "twinprobe cache command again"
+        ) from None
+
+
 class ActivationStore:
     """Read access to a finished store.
 
@@ -228,7 +242,7 @@ class ActivationStore:
     @cached_property
     def rows(self) -> pd.DataFrame:
         """One line per row: text, group, position, token, start, end, span, label, control (None where absent)."""
-        with h5py.File(self.path / "index.h5") as index:
+        with _index(self.path) as index:
             raw = {name: index[f"rows/{name}"][:] for name in ROW_COLUMNS}
         texts = [self.texts[i] for i in raw["text"]]
         spans = [text.spans[i] if i >= 0 else None for text, i in zip(texts, raw["span"], strict=True)]
@@ -252,7 +266,7 @@ class ActivationStore:
     @cached_property
     def inputs(self) -> pd.DataFrame:
         """One line per token the model read, BOS included: text (id), token, start, end."""
-        with h5py.File(self.path / "index.h5") as index:
+        with _index(self.path) as index:
             raw = {name: index[f"inputs/{name}"][:] for name in INPUT_COLUMNS}
         return pd.DataFrame({**raw, "text": np.array([text.id for text in self.texts], dtype=object)[raw["text"]]})
 
@@ -270,7 +284,7 @@ class ActivationStore:
                 f"{self.path} has no site {str(site)!r}{did_you_mean(str(site), self.sites)}; "
                 f"it has {', '.join(self.sites)}"
             )
-        with h5py.File(self.path / "index.h5") as index:
+        with _index(self.path) as index:
             raw = read_activations(index[site.dataset], self.dtype)
         return to_float32(
             raw if rows is None else raw[np.asarray(rows, dtype=None if len(rows) else np.int64)], self.dtype

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from cli.options import COUNT, PATH, bos_option, json_option, loading_options, model_spec
-from cli.output import print_json, progress, quiet_libraries, size
+from cli.output import print_json, progress, quiet_libraries, say, size
 
 
 @click.command(
@@ -95,7 +95,7 @@ def cache(
             def advance(done: int, total: int) -> None:
                 nonlocal begun
                 if done and not begun:
-                    click.echo(f"{done:,} of {total:,} texts were captured before and are kept", err=True)
+                    say(f"{done:,} of {total:,} texts were captured before and are kept")
                 begun = True
                 report("texts", done, total)
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from cli.options import PATH, json_option
-from cli.output import interval, print_json, print_table, progress, quiet_libraries, size
+from cli.output import interval, print_json, print_table, progress, quiet_libraries, say, size
 
 
 @click.command(
@@ -43,10 +43,10 @@ def compare(study: Path | None, out: Path | None, as_json: bool) -> None:
     with progress(f"study {settings.name}") as report:
         run = StudyRun(settings, folder, report)
         if fresh:
-            click.echo(
-                f"into {folder}: {len(run.specs)} models, stores of about {size(run.expected_bytes())}", err=True
-            )
+            say(f"into {folder}: {len(run.specs)} models, stores of about {size(run.expected_bytes())}")
         results = run.run()
+    reused = sum(entry["reused"] for entry in run.stages.log)
+    say(f"{reused} of {len(run.stages.log)} stages were as the last run left them")
     if as_json:
         print_json(results)
     else:
@@ -55,6 +55,8 @@ def compare(study: Path | None, out: Path | None, as_json: bool) -> None:
 
 def _summary(results: dict[str, Any], folder: Path) -> None:
     """One screen: scores, probes, transfer and behaviour of both models, and what the statistics say."""
+    from analyses.report.words import what
+
     pair, tables = results["pair"], results["tables"]
     click.echo(f"\n{results['study']}: base = {pair['base']}, code = {pair['code']}\n")
     rows = [line for line in tables.get("comparisons", []) if line["against"] == "code"]
@@ -71,12 +73,12 @@ def _summary(results: dict[str, Any], folder: Path) -> None:
         ],
     )  # fmt: skip
     for finding in results["findings"]:
+        said = f"{finding['measure']}: {finding['clear']} of {finding['comparisons']} differ after Holm"
         beyond = finding["clear_beyond_null"]
-        click.echo(
-            f"{finding['measure']}: {finding['clear']} of {finding['comparisons']} differ after Holm "
-            f"(code better {finding['code_better']}, base better {finding['base_better']}"
-            + (")" if beyond is None else f"; {beyond} by more than two seeds of base differ)")
-        )
+        if finding["clear"]:
+            said += f" (code better {finding['code_better']}, base better {finding['base_better']}"
+            said += ")" if beyond is None else f"; {beyond} by more than two seeds of base differ)"
+        click.echo(said)
     if results["calibration"]:
         null = results["calibration"]
         click.echo(
@@ -84,10 +86,3 @@ def _summary(results: dict[str, Any], folder: Path) -> None:
             f"{null['below_alpha_after_holm']} after Holm"
         )
     click.echo(f"\nreport: {folder / 'report.html'}\nnumbers: {folder / 'results.json'}, {folder / 'tables'}")
-
-
-def what(line: dict[str, Any]) -> str:
-    """What a comparison is about, in a few words: ``binding value, code → prose``."""
-    subject = " ".join(str(line[key]) for key in ("task", "target") if line.get(key))
-    form = f"{line['source']} → {line['form']}" if line.get("source") else str(line["form"])
-    return f"{subject}, {form}" if subject else form

@@ -7,11 +7,14 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
+
+Report = Callable[[str, int, int], None]
+"""Progress: name of the stage, steps done, steps in all."""
 
 
 def quiet_libraries(models: Iterable[str]) -> None:
@@ -26,20 +29,39 @@ def quiet_libraries(models: Iterable[str]) -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
+def say(line: str) -> None:
+    """Print a line on stderr, above the bar where there is one (click's own echo would write into it)."""
+    print(line, file=sys.stderr)
+
+
 @contextmanager
-def progress(title: str, stages: int | None = None) -> Iterator[Callable[[str, int, int], None]]:
-    """Show live progress on stderr: bars in a terminal, a line per finished stage elsewhere.
+def progress(title: str) -> Iterator[Report]:
+    """Show live progress on stderr: a line per finished stage, and in a terminal a bar for the one at work.
 
     Yields:
         A function to call with the stage's name, the steps done and the steps in all.
     """
-    if sys.stderr.isatty():
-        yield from _bars(title, stages)
-    else:
-        yield from _lines(title)
+    with _bar() if sys.stderr.isatty() else nullcontext() as bar:
+        begun = False
+        finished: set[str] = set()
+
+        def report(stage: str, done: int, total: int) -> None:
+            nonlocal begun
+            if not begun:
+                # Not before: a mistake that is found as work is prepared is to stand alone.
+                begun = True
+                say(title)
+            if bar is not None:
+                bar(stage, done, total)
+            if done >= total and stage not in finished:
+                finished.add(stage)
+                say(f"  {stage}")
+
+        yield report
 
 
-def _bars(title: str, stages: int | None) -> Iterator[Callable[[str, int, int], None]]:
+@contextmanager
+def _bar() -> Iterator[Report]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -50,37 +72,20 @@ def _bars(title: str, stages: int | None) -> Iterator[Callable[[str, int, int], 
         TimeRemainingColumn,
     )
 
-    columns = (TextColumn("{task.description:<34}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as display:
-        whole = display.add_task(title, total=stages) if stages else None
-        current = display.add_task("", total=None)
-        finished: set[str] = set()
+    name = TextColumn("{task.description:<34}", markup=False)
+    columns = (name, BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as display:
+        task = display.add_task("", total=None)
+        before = 0
 
         def report(stage: str, done: int, total: int) -> None:
-            display.update(current, description=stage, completed=done, total=total)
-            if done >= total and stage not in finished:
-                finished.add(stage)
-                if whole is not None:
-                    display.update(whole, completed=min(len(finished), stages or 0))
+            nonlocal before
+            if done < before:
+                display.reset(task)  # another stage, with times of its own
+            before = done
+            display.update(task, description=stage, completed=done, total=total)
 
         yield report
-
-
-def _lines(title: str) -> Iterator[Callable[[str, int, int], None]]:
-    begun = False
-    finished: set[str] = set()
-
-    def report(stage: str, done: int, total: int) -> None:
-        nonlocal begun
-        if not begun:
-            # Not before: a mistake that is found as work is prepared is to stand alone.
-            begun = True
-            click.echo(title, err=True)
-        if done >= total and stage not in finished:
-            finished.add(stage)
-            click.echo(f"  {stage}", err=True)
-
-    yield report
 
 
 def print_json(value: Any) -> None:
@@ -123,7 +128,7 @@ def _cell(value: object) -> str:
     if value is None:
         return "–"
     if isinstance(value, float):
-        return f"{value:.3f}"
+        return f"{value:.0e}" if 0 < abs(value) < 0.0005 else f"{value:.3f}"
     return str(value)
 
 

@@ -165,7 +165,7 @@ class StudyRun:
         def fill(folder: Path) -> None:
             capture_task(
                 self.models.load(role), self.items[task], folder, bos=self.bos,
-                progress=self._progress(f"{role}/capture {task}"), **rows,
+                progress=self._progress(f"stores/{role}/{task}"), **rows,
             )  # fmt: skip
 
         store, key = self.stages.store(f"{role}/{task}", wanted, fill)
@@ -176,7 +176,7 @@ class StudyRun:
             return probe_task(
                 ActivationStore(store), task, self.items[task], strengths=settings.strengths, seed=seed,
                 n_resamples=self.study.statistics.resamples, cache=self.baselines,
-                progress=self._progress(f"{role}/probe {task}"),
+                progress=self._progress(f"{role}/probes {task}"),
             )  # fmt: skip
 
         inputs = {"store": key, "strengths": settings.strengths, "statistics": self.study.statistics.resamples}
@@ -194,7 +194,7 @@ class StudyRun:
             return patch_task(
                 self.models.load(role), task, self.items[task], forms, bos=self.bos, max_prompts=settings.prompts,
                 max_items=settings.items, check_exact=settings.check_exact, seed=self.study.seed,
-                n_resamples=self.study.statistics.resamples, progress=self._progress(f"{role}/patch {task}"),
+                n_resamples=self.study.statistics.resamples, progress=self._progress(f"{role}/patching {task}"),
             )  # fmt: skip
 
         effort = {"patching": settings.model_dump(), "resamples": self.study.statistics.resamples}

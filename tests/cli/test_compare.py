@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -41,11 +42,17 @@ def test_the_summary_is_one_screen_of_the_same_numbers(out: Path, study_file: Pa
     [row] = [line for line in shown.splitlines() if line.split()[:3] == ["behaviour", "nesting,", "code"]]
     assert f"{behaviour['difference']:.3f}" in row
     assert f"{behaviour['low']:+.3f} to {behaviour['high']:+.3f}" in row
+    assert re.search(r"^transfer: 0 of \d+ differ after Holm$", shown, re.MULTILINE)
     assert "behaviour: 2 of 2 differ after Holm (code better 1, base better 1; 2 by more than two seeds" in shown
     assert f"null pair (two seeds of base): 0 of {results['calibration']['comparisons']} have p < 0.05" in shown
     assert f"report: {out / 'report.html'}" in shown
     assert len(shown.splitlines()) < 40
-    assert "base/model" in ran.err and "report" in ran.err, "progress"
+    stages = json.loads((out / "manifest.json").read_text())["stages"]
+    assert ran.err.splitlines() == [
+        "study small",
+        *(f"  {stage['stage']}" for stage in stages),
+        f"{len(stages)} of {len(stages)} stages were as the last run left them",
+    ]
 
 
 def test_json_is_what_results_json_holds(out: Path, study_file: Path) -> None:

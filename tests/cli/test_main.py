@@ -44,6 +44,11 @@ def test_every_command_shows_an_example_of_itself(words: list[str]) -> None:
     assert f"  twinprobe {' '.join(words)}" in done(twinprobe(*words, "--help"))
 
 
+@pytest.mark.parametrize("words", [*COMMANDS[:-1], *SHOWN], ids=" ".join)
+def test_every_command_can_answer_in_json(words: list[str]) -> None:
+    assert "--json" in done(twinprobe(*words, "--help"))
+
+
 def test_a_bare_command_is_answered_with_help() -> None:
     for words in ([], ["show"]):
         ran = twinprobe(*words)

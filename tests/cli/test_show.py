@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,16 @@ def test_store_as_json_holds_the_provenance(store: Path) -> None:
     assert shown["bytes"] == sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
     assert shown["model"]["fingerprint"].startswith("full:")
     assert shown["sites"] == ["embed", "resid_post.0", "resid_post.1", "resid_post.2"]
+
+
+def test_a_damaged_store_says_which_one_it_is(store: Path, tmp_path: Path) -> None:
+    for name in ("index.h5", "shards/00000.h5"):
+        copy = Path(shutil.copytree(store, tmp_path / "copy", dirs_exist_ok=True))
+        (copy / name).write_bytes((copy / name).read_bytes()[:300])
+        for command in (("show", "store"), ("probe",)):
+            refused(twinprobe(*command, copy), f"{copy} is damaged", "run the same twinprobe cache command again")
+    (copy / "store.json").write_text("{")
+    refused(twinprobe("show", "store", copy), "store.json is damaged")
 
 
 def test_an_unfinished_store_says_how_to_finish_it(store: Path) -> None:
