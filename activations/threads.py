@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from activations.models import LoadedModel
 
 SMALL_MODEL = 20_000_000
-"""Parameters below which one thread is faster: the pieces of work are so short that threads mostly wait for each other.
-Measured with the embedded twins on 2 cores: 2.0 s with one thread for what took 7.4 s with two, and far longer on a busy
-machine."""
+"""Parameters below which one thread is used: the pieces of work are so short that threads mostly wait for each other, the
+more so on a busy machine. ``docs/bench/threads.py`` measures it."""
 
 
 @contextmanager

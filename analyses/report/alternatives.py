@@ -16,7 +16,7 @@ def layers(probes: pd.DataFrame) -> str:
     for (task, target, form), part in chosen.groupby(["task", "target", "form"], sort=False):
         numbers = [
             f"{line['model']} {number(line['score'], 2)} at {line['site']}"
-            for line in lines(part[part.model != "null"])
+            for line in lines(part[part.model != "second_seed"])
         ]
         said.append(
             f"{task} {target}, {form}: {', '.join(numbers)}; best surface baseline {number(best_surface(part).max(), 2)}"

@@ -34,8 +34,8 @@ STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 8.5,
 }
-COLOUR = {"base": "#0072B2", "code": "#D55E00", "null": "#7A7A7A", "random": "#009E73"}
-MARKER = {"base": "o", "code": "s", "null": "D", "random": "^"}
+COLOUR = {"base": "#0072B2", "code": "#D55E00", "second_seed": "#7A7A7A", "random": "#009E73"}
+MARKER = {"base": "o", "code": "s", "second_seed": "D", "random": "^"}
 DIVERGING = "RdBu_r"
 LIGHT_ENOUGH = 0.55
 """Above this share of the colour scale, figures on a cell are white."""

@@ -95,7 +95,7 @@ def transfer(probes: pd.DataFrame, moved: pd.DataFrame) -> Figure | None:
         return None
     chosen = probes[probes.chosen.astype(bool)]
     targets = list(dict.fromkeys(zip(moved.task, moved.target, strict=True)))
-    models = [model for model in ("base", "code", "null", "random") if model in set(moved.model)]
+    models = [model for model in ("base", "code", "second_seed", "random") if model in set(moved.model)]
     per_row = min(5, len(targets))
     blocks = -(-len(targets) // per_row)
     left, top, pitch, row = 1.45, 0.4, (WIDTH - 2.35) / 5, 1.38
@@ -156,7 +156,8 @@ def patching_map(patching: pd.DataFrame, task: str, form: str) -> Figure | None:
     part = patching[(patching.task == task) & (patching.form == form)]
     if part.empty:
         return None
-    models = [model for model in ("base", "code", "null") if model != "null" or "null" in set(patching.model)]
+    shown = {"base", "code", *patching.model}
+    models = [model for model in ("base", "code", "second_seed") if model in shown]
     roles = sorted(set(part.role), key=lambda role: (role == "last", role != "other", role))
     depths = sorted(set(part.layer.astype(int)))
     cell = min(0.66, (WIDTH - 1.7 - 0.35 * len(models)) / (len(models) * len(roles)))

@@ -21,7 +21,7 @@ def scores(table: pd.DataFrame) -> Figure | None:
     if table.empty:
         return None
     forms = list(dict.fromkeys(table.form))
-    models = [model for model in ("base", "code", "null") if model in set(table.model)]
+    models = [model for model in ("base", "code", "second_seed") if model in set(table.model)]
     pitch = 0.27 * len(models) + 0.25
     canvas = Canvas(8.2, 0.45 + len(forms) * pitch + 0.55)
     axes = canvas.axes(0.85, 0.45, 6.9, len(forms) * pitch)
@@ -53,7 +53,7 @@ def comparisons(table: pd.DataFrame) -> Figure | None:
         return None
     code = table[table.against == "code"].groupby("measure", sort=False)
     groups = [(str(measure), part) for measure, part in code]
-    rest = table[table.against == "null"]
+    rest = table[table.against == "second_seed"]
     pitch, head, foot, top = 0.27, 0.34, 0.62, 0.3
     heights = [len(part) * pitch + head + foot for _, part in groups]
     # Two columns, in order, split where the taller one is least tall.
@@ -78,7 +78,9 @@ def comparisons(table: pd.DataFrame) -> Figure | None:
         ),
     ]
     if len(rest):
-        handles.append(Line2D([], [], color=COLOUR["null"], marker="D", markersize=3.5, lw=1.1, label="null − base"))
+        handles.append(
+            Line2D([], [], color=COLOUR["second_seed"], marker="D", markersize=3.5, lw=1.1, label="null − base")
+        )
     handles.append(Patch(color="#ececec", label="± minimum detectable effect"))
     canvas.legend(handles, columns=4)
     return canvas.figure
@@ -94,7 +96,7 @@ def _forest(axes: Any, part: pd.DataFrame, null: pd.DataFrame) -> None:
         _interval(axes, y - 0.12, line["difference"], line, "code", hollow=not line["p_holm"] < ALPHA)
         reach.append(effect)
         if name in beside:
-            _interval(axes, y + 0.24, beside[name]["difference"], beside[name], "null", size=3.2)
+            _interval(axes, y + 0.24, beside[name]["difference"], beside[name], "second_seed", size=3.2)
         for drawn_line in (line, beside.get(name, line)):
             reach += [_or(drawn_line[end], drawn_line["difference"]) for end in ("low", "high")]
     limit = 1.08 * max(abs(value) for value in reach) or 0.01
@@ -113,7 +115,9 @@ def _interval(
     """A point with the 95% interval of ``line``; that of a single cluster is unknown and not drawn."""
     colour = COLOUR[model]
     if pd.notna(line["low"]) and pd.notna(line["high"]):
-        axes.plot([line["low"], line["high"]], [y, y], color=colour, lw=1.6 if model != "null" else 1.1, zorder=2)
+        axes.plot(
+            [line["low"], line["high"]], [y, y], color=colour, lw=1.6 if model != "second_seed" else 1.1, zorder=2
+        )
     axes.plot([value], [y], marker=MARKER[model], markersize=size, color=colour, zorder=3, linestyle="none",
               markerfacecolor="white" if hollow else colour, markeredgewidth=1.2)  # fmt: skip
 

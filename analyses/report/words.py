@@ -16,7 +16,7 @@ Line = Mapping[str, Any]
 MODELS = {
     "base": "base",
     "code": "code",
-    "null": "null (second seed of base)",
+    "second_seed": "second seed of base",
     "random": "random-initialised",
 }
 

@@ -1,4 +1,4 @@
-"""Code minus base on the same rows, for everything the study measured; base against null as the calibration."""
+"""Code minus base on the same rows, for everything the study measured; base against its second seed as the calibration."""
 
 from __future__ import annotations
 
@@ -49,22 +49,22 @@ def arrival(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def compare(per_role: dict[str, Tables], *, seed: int, n_resamples: int, n_flips: int) -> pd.DataFrame:
-    """All comparisons of code with base, and of null with base where the study has a null model.
+    """All comparisons of code with base, and of second_seed with base where the study has one (the null pair).
 
     Args:
-        per_role: the tables of each model by its role (``base``, ``code``, ``null``).
+        per_role: the tables of each model by its role (``base``, ``code``, ``second_seed``).
         seed: seed of bootstrap and sign flips.
         n_resamples: bootstrap resamples.
         n_flips: sign-flip permutations.
 
     Returns:
-        Columns against (``code`` or ``null``), measure, task, target, source, form, base, other (the two means),
+        Columns against (``code`` or ``second_seed``), measure, task, target, source, form, base, other (the two means),
         difference (other minus base), low, high, p, p_holm (over all comparisons of that pair), n_items, n_clusters,
         minimum_detectable_effect, higher_is_better, common (share of base's rows that both models have),
         null_difference (on the lines of code: what the same comparison gives between two seeds of base).
     """
     frames = []
-    for role in ("code", "null"):
+    for role in ("code", "second_seed"):
         if role not in per_role:
             continue
         lines = [
@@ -89,7 +89,7 @@ def _beside_null(comparisons: pd.DataFrame) -> pd.DataFrame:
     key = [column for column in ("measure", "task", "target", "source", "form") if column in comparisons]
     # An absent entry is NaN, which equals nothing, itself included; as text it can be looked up.
     names = comparisons[key].fillna("").agg("/".join, axis=1)
-    is_null = comparisons.against == "null"
+    is_null = comparisons.against == "second_seed"
     null = dict(zip(names[is_null], comparisons.difference[is_null], strict=True))
     return comparisons.assign(null_difference=names.map(null).astype(float).where(~is_null))
 

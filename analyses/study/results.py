@@ -86,9 +86,9 @@ def _plain(value: Any) -> Any:
 
 def calibration(comparisons: pd.DataFrame) -> dict[str, Any] | None:
     """How often the null pair, two seeds of one model, looks different at the 5% level; ``None`` without a null."""
-    if not len(comparisons) or "null" not in set(comparisons.against):
+    if not len(comparisons) or "second_seed" not in set(comparisons.against):
         return None
-    null = comparisons[comparisons.against == "null"]
+    null = comparisons[comparisons.against == "second_seed"]
     return {
         "comparisons": len(null),
         "below_alpha": int((null.p < ALPHA).sum()),
@@ -106,7 +106,7 @@ def findings(comparisons: pd.DataFrame) -> list[dict[str, Any]]:
         return []
     found = []
     code = comparisons[comparisons.against == "code"]
-    has_null = "null" in set(comparisons.against)
+    has_null = "second_seed" in set(comparisons.against)
     for measure, part in code.groupby("measure", sort=False):
         clear = part[part.p_holm < ALPHA]
         beyond = clear.difference.abs() > clear.null_difference.abs()

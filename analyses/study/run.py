@@ -30,7 +30,7 @@ from probes.tasks.items import Item
 if TYPE_CHECKING:
     from analyses.study.probing import BaselineCache
 
-CAUSAL_ROLES = ("base", "code", "null")
+CAUSAL_ROLES = ("base", "code", "second_seed")
 """The random-initialised model is a floor for probes; it has no behaviour to patch."""
 
 

@@ -111,7 +111,7 @@ class Study(Table):
         return custom_pair(self.pair.base, self.pair.code)
 
     def specs(self) -> dict[str, ModelSpec]:
-        """The models to run by their role: ``base``, ``code``, and ``null`` and ``random`` where the study has them."""
+        """The models to run by their role: ``base``, ``code``, ``second_seed`` and ``random`` where it has them."""
         load, pair = self.load, self.compared
 
         def spec(name: str, revision: str | None = None, random_init: int | None = None) -> ModelSpec:
@@ -122,7 +122,7 @@ class Study(Table):
 
         found = {"base": spec(pair.base, self.pair.base_revision), "code": spec(pair.code, self.pair.code_revision)}
         if self.pair.null:
-            found["null"] = spec(self.pair.null)
+            found["second_seed"] = spec(self.pair.null)
         if self.probes.random_init:
             found["random"] = spec(pair.base, self.pair.base_revision, random_init=self.seed)
         return found

@@ -62,7 +62,10 @@ def study() -> dict[str, Tables]:
     return {
         "base": {"probe_rows": probe_rows({"code": code_form, "prose": prose}), "score_rows": score_rows(0, rng)},
         "code": {"probe_rows": probe_rows({"code": better, "prose": prose}), "score_rows": score_rows(-0.3, rng)},
-        "null": {"probe_rows": probe_rows({"code": other_seed, "prose": prose}), "score_rows": score_rows(0, rng)},
+        "second_seed": {
+            "probe_rows": probe_rows({"code": other_seed, "prose": prose}),
+            "score_rows": score_rows(0, rng),
+        },
     }
 
 
@@ -114,10 +117,10 @@ def test_rows_are_paired_by_name_not_by_place(tables: dict[str, Tables], found: 
 
 
 def test_the_null_pair_is_a_family_of_its_own(tables: dict[str, Tables], found: pd.DataFrame) -> None:
-    for against in ("code", "null"):
+    for against in ("code", "second_seed"):
         part = found[found.against == against]
         assert part.p_holm.tolist() == pytest.approx(holm(part.p.to_numpy()).tolist())
-    assert (found[found.against == "null"].p_holm > 0.05).all()
+    assert (found[found.against == "second_seed"].p_holm > 0.05).all()
     alone = compare({role: tables[role] for role in ("base", "code")}, **EFFORT)
     columns = ["p", "p_holm", "difference", "low", "high"]
     pd.testing.assert_frame_equal(alone[columns], found[found.against == "code"][columns])
@@ -125,7 +128,7 @@ def test_the_null_pair_is_a_family_of_its_own(tables: dict[str, Tables], found: 
 
 def test_the_null_s_difference_stands_beside_code_s(tables: dict[str, Tables], found: pd.DataFrame) -> None:
     for measure, form in (("probe", "code"), ("probe", "prose"), ("bits per byte", "code")):
-        null = line(found, "null", measure, form)
+        null = line(found, "second_seed", measure, form)
         assert line(found, "code", measure, form).null_difference == null.difference
         assert np.isnan(null.null_difference)
     alone = compare({role: tables[role] for role in ("base", "code")}, **EFFORT)
@@ -182,7 +185,7 @@ def test_targets_and_sources_are_told_apart() -> None:
         moved = [probe_rows({"code": value}).assign(source="prose"), probe_rows({"prose": role}).assign(source="code")]
         return {"probe_rows": rows, "transfer_rows": pd.concat(moved)}
 
-    found = compare({"base": roles(no, yes), "code": roles(yes, yes), "null": roles(no, no)}, **EFFORT)
+    found = compare({"base": roles(no, yes), "code": roles(yes, yes), "second_seed": roles(no, no)}, **EFFORT)
     code = found[found.against == "code"]
     assert code[["measure", "target", "source", "form", "difference", "null_difference"]].fillna("-").to_numpy().tolist() == [
         ["probe", "value", "-", "code", 1.0, 0.0],

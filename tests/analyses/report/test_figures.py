@@ -39,7 +39,7 @@ def reds(path: Path) -> int:
 
 def test_a_map_is_as_wide_as_its_models(tmp_path: Path) -> None:
     widths = []
-    for models in (("base", "code"), ("base", "code", "null")):
+    for models in (("base", "code"), ("base", "code", "second_seed")):
         assert patching_map(cells(models, 0.5), "t", "code", tmp_path / "map.png")
         widths.append(struct.unpack(">I", (tmp_path / "map.png").read_bytes()[16:20])[0])
     assert widths[1] > 1.3 * widths[0]

@@ -14,7 +14,7 @@ from analyses.toml_files import to_toml
 from probes.tasks import get_task
 
 HOSTILE = "<script>alert(1)</script>"
-ROLES = ("base", "code", "null", "random")
+ROLES = ("base", "code", "second_seed", "random")
 PLACES = [("nesting", "depth", form) for form in ("code", "prose")] + [("binding", "value", "code")]
 
 
@@ -29,7 +29,7 @@ def make_study(out: Path, null: bool = True) -> tuple[dict[str, Any], Tables]:
 
 def make_tables(null: bool = True) -> Tables:
     """The tables alone. Only base was patched; the transfer ratio from prose to code was not formed."""
-    roles = [role for role in ROLES if null or role != "null"]
+    roles = [role for role in ROLES if null or role != "second_seed"]
     causal = [role for role in roles if role != "random"]
     models = [_model(role) for role in roles]
     probes = [_probe(role, place, site) for role in roles for place in PLACES for site in ("embed", "resid_post.0")]
@@ -68,7 +68,7 @@ def _model(role: str) -> dict[str, Any]:
 
 
 def _probe(role: str, place: tuple[str, str, str], site: str) -> dict[str, Any]:
-    score = {"base": 0.5, "code": 0.75, "null": 0.5, "random": 0.25}[role]
+    score = {"base": 0.5, "code": 0.75, "second_seed": 0.5, "random": 0.25}[role]
     task, target, form = place
     return {
         "model": role, "task": task, "target": target, "form": form, "site": site, "n_test": 10, "n_classes": 4,

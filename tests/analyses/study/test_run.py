@@ -25,7 +25,7 @@ from analyses.study.settings import read_study
 from analyses.study.stages import read_table
 from probes.metrics import cluster_bootstrap
 
-ROLES = ("base", "code", "null", "random")
+ROLES = ("base", "code", "second_seed", "random")
 PNG = b"\x89PNG\r\n\x1a\n"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(analyses.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
 
@@ -104,7 +104,7 @@ def test_the_manifest_says_what_was_run(finished_study: Path, study_file: Path) 
     assert manifest["study"] == read_study(study_file).model_dump(mode="json")
     models = {line["model"]: line for line in manifest["models"]}
     assert list(models) == list(ROLES)
-    assert models["base"]["fingerprint"] == models["null"]["fingerprint"] != models["code"]["fingerprint"]
+    assert models["base"]["fingerprint"] == models["second_seed"]["fingerprint"] != models["code"]["fingerprint"]
     assert models["random"]["fingerprint"] != models["base"]["fingerprint"]
     assert models["random"]["random_init"] == 0
     for line in models.values():
@@ -115,7 +115,7 @@ def test_the_manifest_says_what_was_run(finished_study: Path, study_file: Path) 
     assert {
         "base/model",
         "stores/code/nesting",
-        "null/patching nesting",
+        "second_seed/patching nesting",
         "random/probes identifiers",
         "comparisons",
     } <= {entry["stage"] for entry in manifest["stages"]}
@@ -144,7 +144,7 @@ def test_the_planted_difference_is_found(finished_study: Path) -> None:
 
 def test_a_null_pair_of_equal_weights_differs_in_nothing(finished_study: Path) -> None:
     found = table(finished_study, "comparisons")
-    null = found[found.against == "null"]
+    null = found[found.against == "second_seed"]
     assert set(null.measure) == {"probe", "transfer", "behaviour", "arrival", "bits per byte"}
     assert (null.difference == 0).all()
     assert (null.p == 1).all() and (null.p_holm == 1).all()
@@ -323,7 +323,7 @@ def test_a_killed_run_goes_on_to_the_same_results(finished_study: Path, study_fi
     run_study(read_study(study_file), out)
     found = stages(out)
     assert found["base/model"] and found["base/probes nesting"]
-    assert not found["null/model"]
+    assert not found["second_seed/model"]
     assert (out / "results.json").read_bytes() == (finished_study / "results.json").read_bytes()
     for name in ("probe_rows", "patching_cells", "comparisons"):
         assert (out / "tables" / f"{name}.csv").read_bytes() == (finished_study / "tables" / f"{name}.csv").read_bytes()

@@ -37,7 +37,7 @@ def test_the_embedded_study_runs_every_task_on_the_twins_and_the_null() -> None:
     assert study.tasks.names == tuple(TASKS)
     specs = study.specs()
     assert {role: spec.name for role, spec in specs.items()} == {
-        "base": "embedded:text", "code": "embedded:code", "null": "embedded:text-seed2", "random": "embedded:text",
+        "base": "embedded:text", "code": "embedded:code", "second_seed": "embedded:text-seed2", "random": "embedded:text",
     }  # fmt: skip
     assert specs["random"].random_init == study.seed
     assert specs["base"].random_init is None
@@ -66,7 +66,7 @@ def test_how_models_are_loaded_reaches_every_spec(write: Path) -> None:
     assert read_study(write).specs() == {
         "base": ModelSpec("a/a", "r1", **common),
         "code": ModelSpec("b/b", "r2", **common),
-        "null": ModelSpec("n/n", None, **common),
+        "second_seed": ModelSpec("n/n", None, **common),
         "random": ModelSpec("a/a", "r1", **common, random_init=7),
     }
 
