@@ -58,5 +58,11 @@ class Gaussians:
         rng = np.random.default_rng(99)
         classes = rng.integers(len(self.white_means), size=n)
         white = rng.normal(size=(n, self.mix.shape[0])) + self.white_means[classes]
-        nearest = (white @ self.white_means.T - 0.5 * (self.white_means**2).sum(axis=1)).argmax(axis=1)
-        return float((nearest == classes).mean())
+        return float((self._nearest(white) == classes).mean())
+
+    def bayes_rule(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
+        """The Bayes rule's class for every row of :meth:`sample`."""
+        return self._nearest(np.linalg.solve(self.mix, (features - 5.0).T).T)
+
+    def _nearest(self, white: NDArray[np.float64]) -> NDArray[np.int64]:
+        return (white @ self.white_means.T - 0.5 * (self.white_means**2).sum(axis=1)).argmax(axis=1)
