@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -109,7 +110,8 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 
 def _key(inputs: Mapping[str, Any]) -> str:
-    text = json.dumps({"code": code_hash(), **inputs}, sort_keys=True, default=str)
+    # Python itself is an input: the texts of the identifiers task and the held-out passages come with it.
+    text = json.dumps({"code": code_hash(), "python": platform.python_version(), **inputs}, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
