@@ -21,7 +21,6 @@ from activations.models import LoadedModel
 from activations.sites import Site
 from activations.store import INPUT_COLUMNS, ROW_COLUMNS, ActivationStore, Shard, StoreWriter
 from activations.texts import Text, to_dict
-from activations.threads import threads_for
 
 if TYPE_CHECKING:
     import torch
@@ -106,9 +105,7 @@ def capture(
         def advance(count: int, before: int = done) -> None:
             progress(before + count, len(texts))
 
-        with threads_for(loaded):
-            shard = _run_shard(loaded, encoded, wanted, shards[number], sites, dtype, batch_tokens, advance)
-        writer.write(number, shard)
+        writer.write(number, _run_shard(loaded, encoded, wanted, shards[number], sites, dtype, batch_tokens, advance))
         done += len(shards[number])
     return ActivationStore(writer.path) if not missing and (writer.path / "index.h5").exists() else writer.finish()
 

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from activations.models import LoadedModel
-from activations.threads import threads_for
 from analyses.patching import Run, check_head, differing_cells, hooked_logits, patched_logits, run
 from analyses.prompts import Prompt
 from probes.metrics import cluster_bootstrap
@@ -50,26 +49,25 @@ def patch_prompts(
     generator = np.random.default_rng(seed)
     retention, frames, errors = [], [], [0.0]
     patched = checked = 0
-    with threads_for(loaded):
-        for number, prompt in enumerate(prompts):
-            clean, corrupted = run(loaded, prompt.clean), run(loaded, prompt.corrupted)
-            if number == 0:
-                check_head(loaded, clean)
-            line = _retention(prompt, clean, corrupted)
-            if line["status"] == "retained" and patched >= max_items:
-                line["status"] = "retained, not patched"
-            elif line["status"] == "retained":
-                frames.append(_patch_item(loaded, prompt, clean, corrupted))
-                patched += 1
-                cells = differing_cells(clean, corrupted)
-                if checked < check_exact and cells:
-                    cell = cells[int(generator.integers(len(cells)))]
-                    expected = hooked_logits(loaded, corrupted, clean.resid_pre, cell)
-                    found = patched_logits(loaded, corrupted, clean.resid_pre, [cell])[0]
-                    errors.append(float((expected - found).abs().max()))
-                    checked += 1
-            retention.append(line)
-            progress(number + 1, len(prompts))
+    for number, prompt in enumerate(prompts):
+        clean, corrupted = run(loaded, prompt.clean), run(loaded, prompt.corrupted)
+        if number == 0:
+            check_head(loaded, clean)
+        line = _retention(prompt, clean, corrupted)
+        if line["status"] == "retained" and patched >= max_items:
+            line["status"] = "retained, not patched"
+        elif line["status"] == "retained":
+            frames.append(_patch_item(loaded, prompt, clean, corrupted))
+            patched += 1
+            cells = differing_cells(clean, corrupted)
+            if checked < check_exact and cells:
+                cell = cells[int(generator.integers(len(cells)))]
+                expected = hooked_logits(loaded, corrupted, clean.resid_pre, cell)
+                found = patched_logits(loaded, corrupted, clean.resid_pre, [cell])[0]
+                errors.append(float((expected - found).abs().max()))
+                checked += 1
+        retention.append(line)
+        progress(number + 1, len(prompts))
     columns = ["item", "group", "layer", "position", "token", "role", "effect", "recovery"]
     cells_frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
     return Patching(pd.DataFrame(retention), cells_frame, checked, max(errors))

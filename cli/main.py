@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -38,6 +39,9 @@ for part in (compare, cache, probe, patch, pretrain, show):
 
 def main() -> None:
     """Run the command; a user's mistake becomes one line and exit code 2."""
+    # Threads that spin while they wait take the very cores they wait for on a busy machine; OpenMP reads this once, when
+    # torch is imported. docs/PERFORMANCE.md has the figures.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         command.main(prog_name="twinprobe", standalone_mode=False)
     except click.exceptions.Abort:

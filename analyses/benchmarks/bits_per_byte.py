@@ -19,7 +19,6 @@ from activations.errors import TwinprobeError
 from activations.inputs import batches, encode, pad, pad_id
 from activations.models import LoadedModel
 from activations.texts import Text, read_texts
-from activations.threads import threads_for
 from probes.tasks.identifiers import held_out_sources, python_docs_prose
 
 
@@ -67,9 +66,7 @@ def score(
     windows = [window for text in texts for window in _windows(loaded, text, bos)]
     done = 0
     for batch in batches([len(window.ids) for window in windows], batch_tokens):
-        with threads_for(loaded):
-            scored = _bits(loaded, [windows[i].ids for i in batch])
-        for index, bits in zip(batch, scored, strict=True):
+        for index, bits in zip(batch, _bits(loaded, [windows[i].ids for i in batch]), strict=True):
             windows[index] = replace(windows[index], bits=bits)
         done += len(batch)
         progress(done, len(windows))

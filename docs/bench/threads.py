@@ -1,40 +1,56 @@
-"""Seconds to capture 1,200 short texts with an embedded twin, on one CPU thread and on two (see activations/threads.py).
+"""How OpenMP threads should wait: seconds to capture 1,200 short texts with an embedded twin, on two threads.
 
-python docs/bench/threads.py
+Each line is a process of its own, on an otherwise idle machine and beside two processes that only count.
+
+    python docs/bench/threads.py
 """
 
 from __future__ import annotations
 
-import tempfile
-import time
+import os
+import subprocess
+import sys
 
-import torch
-
-from activations import capturing, threads
+TASK = """
+import tempfile, time, torch
+from activations.capturing import capture
 from activations.models import load_model
 from activations.sites import parse_sites
 from analyses.study.probing import labelled_texts
 from probes.tasks import get_task
+torch.set_num_threads(2)
+loaded = load_model("embedded:code")
+texts = labelled_texts(get_task("binding").generate(600, 0))
+sites = parse_sites("embed,resid_post.*", loaded.n_layers, loaded.n_heads)
+taken = []
+for _ in range(5):
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        capture(loaded, texts, sites, f"{folder}/store", bos=True, rows="spans")
+        taken.append(time.perf_counter() - began)
+print(sorted(taken)[len(taken) // 2])
+"""
 
-REPEATS = 3
+
+def seconds(policy: str) -> float:
+    """Median of five captures under a wait policy."""
+    environment = {**os.environ, "OMP_WAIT_POLICY": policy, "TRANSFORMERS_VERBOSITY": "error"}
+    done = subprocess.run([sys.executable, "-c", TASK], env=environment, capture_output=True, text=True, check=True)
+    return float(done.stdout)
 
 
-def seconds(n_threads: int) -> float:
-    """Best of some captures; the library's own choice of threads is switched off for the comparison."""
-    threads.SMALL_MODEL = 0
-    torch.set_num_threads(n_threads)
-    loaded = load_model("embedded:code")
-    texts = labelled_texts(get_task("binding").generate(600, 0))
-    sites = parse_sites("embed,resid_post.*", loaded.n_layers, loaded.n_heads)
-    taken = []
-    for _ in range(REPEATS):
-        with tempfile.TemporaryDirectory() as folder:
-            began = time.perf_counter()
-            capturing.capture(loaded, texts, sites, f"{folder}/store", bos=True, rows="spans")
-            taken.append(time.perf_counter() - began)
-    return min(taken)
+def main() -> None:
+    """Print the table."""
+    print("| machine | active | passive | ratio |\n|---|---|---|---|")
+    for name, counters in (("idle", 0), ("two busy processes", 2)):
+        busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(counters)]
+        try:
+            active, passive = seconds("ACTIVE"), seconds("PASSIVE")
+        finally:
+            for process in busy:
+                process.kill()
+        print(f"| {name} | {active:.2f} s | {passive:.2f} s | {active / passive:.2f} |")
 
 
 if __name__ == "__main__":
-    one, two = seconds(1), seconds(2)
-    print(f"torch {torch.__version__}: one thread {one:.2f} s, two threads {two:.2f} s, ratio {two / one:.2f}")
+    main()
