@@ -87,6 +87,14 @@ def test_every_picture_is_inside_and_described(run: Path, html: str) -> None:
     assert all(len(str(image["alt"])) > 40 and re.search(r"\d\.\d", str(image["alt"])) for image in images)
 
 
+def test_settings_are_shown_by_their_value(html: str) -> None:
+    # In a template, ``settings.items`` is the method of the dictionary, not the setting called items.
+    text = Page(html).text
+    assert " object at 0x" not in text
+    assert re.search(r"\d+ items per task", text)
+    assert re.search(r"up to \d+ retained ones patched", text)
+
+
 def test_names_come_through_as_text(html: str) -> None:
     assert HOSTILE not in html
     assert Page(html).text.count(HOSTILE) >= 2  # base and the random model; the title
