@@ -123,9 +123,14 @@ def transfer(probes: pd.DataFrame, moved: pd.DataFrame) -> Figure | None:
                 axes.set_title(f"{task}: {target}", pad=7)
             if not column:
                 canvas.figure.text(
-                    0.1 / canvas.width, 1 - (y + (row - 0.36) / 2) / canvas.height, model, weight="bold", fontsize=9.5,
-                    color=COLOUR[model], va="center",
-                )  # fmt: skip
+                    0.1 / canvas.width,
+                    1 - (y + (row - 0.36) / 2) / canvas.height,
+                    model.replace("_", "\n"),
+                    weight="bold",
+                    fontsize=9.5,
+                    color=COLOUR[model],
+                    va="center",
+                )
             axes.set_xticks(range(len(forms)), [f"on {form}" for form in forms])
             axes.set_yticks(range(len(forms)), [f"from\n{form}" for form in forms] if not column else [])
             axes.tick_params(length=0, labelsize=7.5)
@@ -144,7 +149,7 @@ def transfer(probes: pd.DataFrame, moved: pd.DataFrame) -> Figure | None:
 
 @drawn
 def patching_map(patching: pd.DataFrame, task: str, form: str) -> Figure | None:
-    """Mean recovery by layer and token role, base and code side by side, null beside them where the table has it.
+    """Mean recovery by layer and token role, base and code side by side, the second seed beside them where the table has it.
 
     Args:
         patching: columns model, task, form, layer, role, recovery, items (:func:`analyses.patching_sweep.by_role`).
@@ -169,7 +174,7 @@ def patching_map(patching: pd.DataFrame, task: str, form: str) -> Figure | None:
         own = part[part.model == model]
         axes = canvas.axes(left + column * (wide + gap), top, wide, high)
         count = f"{int(own['items'].max())} item{'s'[: int(own['items'].max()) != 1]}" if len(own) else "no item"
-        axes.set_title(f"{model}: {count}", color=COLOUR[model])
+        axes.set_title(f"{model.replace('_', ' ')}: {count}", color=COLOUR[model])
         grid = own.pivot(index="layer", columns="role", values="recovery").reindex(index=depths, columns=roles)
         image = axes.imshow(grid.to_numpy(dtype=float), cmap=DIVERGING, vmin=-1, vmax=1, aspect="auto", origin="lower")
         frame(axes)

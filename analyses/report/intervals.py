@@ -79,7 +79,7 @@ def comparisons(table: pd.DataFrame) -> Figure | None:
     ]
     if len(rest):
         handles.append(
-            Line2D([], [], color=COLOUR["second_seed"], marker="D", markersize=3.5, lw=1.1, label="null − base")
+            Line2D([], [], color=COLOUR["second_seed"], marker="D", markersize=3.5, lw=1.1, label="second seed − base")
         )
     handles.append(Patch(color="#ececec", label="± minimum detectable effect"))
     canvas.legend(handles, columns=4)

@@ -150,7 +150,9 @@ def calibration(entry: Line | None) -> str:
         f"and in {clear} after Holm correction."
     )
     if clear:
-        said += " So a difference can stand without any difference in training text: read each beside its grey null."
+        said += (
+            " So a difference can stand without any difference in training text: read each beside the grey second seed."
+        )
     return said
 
 
