@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pty
 from collections.abc import Iterator
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from io import StringIO
 
 import pytest
@@ -31,6 +31,16 @@ def terminal() -> Iterator[tuple[int, int]]:
         os.close(end)
 
 
+def _everything(end: int) -> str:
+    """All that waits at this end of a terminal, which hands over a few kilobytes at a time."""
+    os.set_blocking(end, False)
+    parts = []
+    with suppress(BlockingIOError):
+        while part := os.read(end, 100_000):
+            parts.append(part)
+    return b"".join(parts).decode()
+
+
 def test_in_a_terminal_progress_is_a_bar(terminal: tuple[int, int]) -> None:
     ours, theirs = terminal
     with os.fdopen(os.dup(theirs), "w") as stderr, redirect_stderr(stderr), progress("a study") as report:
@@ -38,7 +48,7 @@ def test_in_a_terminal_progress_is_a_bar(terminal: tuple[int, int]) -> None:
         report("base/probes [bold]", 2, 3)
         report("base/probes [bold]", 3, 3)
         report("code/probes", 1, 9)
-    shown = os.read(ours, 100_000).decode()
+    shown = _everything(ours)
     clear_line = "\x1b[2K"
     assert f"{clear_line}a study\r\n" in shown
     assert f"{clear_line}  base/probes [bold]\r\n" in shown, "a finished stage stays on the screen, above the bar"
