@@ -156,9 +156,20 @@ def _architecture_adapter(model: PreTrainedModel) -> Any:
 
 
 def wrap(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> LoadedModel:
-    """Use a model that is already in memory; it is put into evaluation mode and otherwise left as it is."""
+    """Use a model that is already in memory; it is put into evaluation mode and otherwise left as it is.
+
+    Raises:
+        TwinprobeError: the tokenizer gives no offsets, or has more tokens than the model has embeddings.
+    """
     if not tokenizer.is_fast:
         raise TwinprobeError(f"{name}: its tokenizer has no offsets (not a fast tokenizer); a tokenizer.json is needed")
+    # Tokens added on top of the vocabulary are not counted: published tokenizers have some that no text gives.
+    words = tokenizer.backend_tokenizer.get_vocab_size(with_added_tokens=False)
+    rows = model.get_input_embeddings().weight.shape[0]
+    if words > rows:
+        raise TwinprobeError(
+            f"{name}: its tokenizer has {words} tokens but the model {rows} embeddings; use the tokenizer it was trained with"
+        )
     dtype = str(model.dtype).removeprefix("torch.")
     return LoadedModel(ModelSpec(name, dtype=dtype, device=str(model.device)), model.eval(), tokenizer)
 

@@ -138,19 +138,23 @@ def _words(store: ActivationStore, rows: pd.DataFrame) -> list[str]:
 
 
 def _labelled(store: ActivationStore, rows: pd.DataFrame, seed: int) -> Labelled:
-    read = {text: ids.to_numpy() for text, ids in store.inputs.groupby("text", sort=False).token}
     splits = rows.split.tolist() if rows.split.notna().all() else split_groups(rows.group.tolist(), seed)
-    about = RowLabels(
+    return Labelled(rows.index.to_numpy(), about_rows(store, rows, items=rows.group.tolist(), splits=splits))
+
+
+def about_rows(store: ActivationStore, rows: pd.DataFrame, *, items: Sequence[str], splits: Sequence[str]) -> RowLabels:
+    """What a store knows of some of its rows, lines of ``store.rows``, with the cluster and the split of each."""
+    read = {text: ids.to_numpy() for text, ids in store.inputs.groupby("text", sort=False).token}
+    return RowLabels(
         labels=rows.label.to_numpy(dtype=str),
         controls=rows.control.to_numpy(dtype=str),
-        items=rows.group.to_numpy(dtype=str),
+        items=np.array(items),
         groups=rows.group.to_numpy(dtype=str),
         splits=np.array(splits),
         texts=[read[name][: position + 1].tolist() for name, position in zip(rows.text, rows.position, strict=True)],
         tokens=[[token] for token in rows.token],
         positions=rows.position.to_numpy(),
     )
-    return Labelled(rows.index.to_numpy(), about)
 
 
 def split_groups(groups: Sequence[str], seed: int) -> list[str]:

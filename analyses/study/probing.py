@@ -20,6 +20,7 @@ from activations.texts import Text
 from analyses.study.stages import Tables
 from probes.baselines import Baselines, baselines
 from probes.controls import draw_control
+from probes.labels import about_rows
 from probes.rows import RowLabels, Rows
 from probes.sweep import ProbeResult, best_layer, sweep
 from probes.tasks import get_task
@@ -69,17 +70,11 @@ def form_rows(store: ActivationStore, items: Mapping[str, Item], clusters: str, 
     rows = store.rows
     wanted = rows[(rows.span == target) & rows.text.str.endswith(f"/{form}")]
     owners = [items[text.removesuffix(f"/{form}")] for text in wanted.text]
-    read = {text: ids.to_numpy() for text, ids in store.inputs.groupby("text", sort=False).token}
-    spans = list(zip(wanted.text, wanted.position, wanted.token, strict=True))
-    about = RowLabels(
-        labels=wanted.label.to_numpy(dtype=str),
-        controls=wanted.control.to_numpy(dtype=str),
-        items=np.array([owner.id if clusters == "item" else owner.group for owner in owners]),
-        groups=wanted.group.to_numpy(dtype=str),
-        splits=np.array([owner.split for owner in owners]),
-        texts=[read[text][: position + 1].tolist() for text, position, _ in spans],
-        tokens=[[token] for _, _, token in spans],
-        positions=wanted.position.to_numpy(),
+    about = about_rows(
+        store,
+        wanted,
+        items=[owner.id if clusters == "item" else owner.group for owner in owners],
+        splits=[owner.split for owner in owners],
     )
     names = np.array(
         [f"{text}:{start}-{end}" for text, start, end in zip(wanted.text, wanted.start, wanted.end, strict=True)]

@@ -285,3 +285,9 @@ def test_an_embedded_twin_loads(name: str) -> None:
     assert loaded.tokenizer.is_fast
     assert loaded.tokenizer.bos_token_id is not None
     assert len(loaded.tokenizer) <= loaded.model.config.vocab_size
+
+
+def test_a_tokenizer_of_another_model_is_refused(make_model, tokenizer) -> None:
+    with pytest.raises(TwinprobeError, match="use the tokenizer it was trained with") as refused:
+        wrap(make_model("llama", vocab_size=50).model, tokenizer, "mixed")
+    assert "\n" not in str(refused.value)
