@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from activations.errors import TwinprobeError
@@ -12,8 +13,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No space, the user's quota, the process's limit on a file's size."""
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Write under a temporary name; the file gets its own name, synced to disk, only when all went well.
+
+    ``content`` is all of it, or its pieces in order.
 
     Raises:
         TwinprobeError: the disk is full; what other files hold stays.
@@ -21,7 +24,7 @@ def write_whole(path: Path, content: bytes) -> None:
     temporary = path.with_name(path.name + ".tmp")
     try:
         with temporary.open("wb") as handle:
-            handle.write(content)
+            handle.writelines([content] if isinstance(content, bytes) else content)
             handle.flush()
             os.fsync(handle.fileno())
         temporary.replace(path)

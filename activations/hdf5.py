@@ -1,7 +1,15 @@
-"""HDF5 pieces the store is made of: a bfloat16 type, exact writes and reads, files that appear whole or not at all."""
+"""HDF5 pieces the store is made of: a bfloat16 type, exact writes and reads, whole and checked files.
+
+Every file begins with a user block of 512 bytes, which HDF5 leaves alone. Its first line is a checksum of all that
+follows: ``twinprobe crc32 0a1b2c3d``.
+"""
 
 from __future__ import annotations
 
+import mmap
+import os
+import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,11 +19,12 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from activations.files import write_whole
+from activations.files import FULL, disk_full
 
 STORED_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-BLOCK_BYTES = 2**20
-"""By how much a file in memory grows at a time."""
+USER_BLOCK = 512
+_CHECKSUM = re.compile(rb"twinprobe crc32 ([0-9a-f]{8})\n\0*")
+_CHUNK = 2**24
 
 
 def file_type(dtype: str) -> h5py.h5t.TypeID:
@@ -67,15 +76,108 @@ def to_float32(raw: npt.NDArray[Any], dtype: str) -> npt.NDArray[np.float32]:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[h5py.File]:
-    """An HDF5 file to fill; it is on disk under ``path`` only when all went well.
-
-    It is built in memory: HDF5 2.0 crashes the interpreter when the disk is full as it closes a file of its own.
+    """An HDF5 file to fill; it is on disk under ``path``, with its checksum, only when all went well.
 
     Raises:
         TwinprobeError: the disk is full; what other files hold stays.
     """
-    with h5py.File(path.name, "w", driver="core", backing_store=False, block_size=BLOCK_BYTES, libver="latest") as file:
-        yield file
-        file.flush()
-        image = file.id.get_file_image()
-    write_whole(path, image)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+        try:
+            sink = _Sink(handle)
+            with h5py.File(sink, "w", libver="latest", userblock_size=USER_BLOCK) as file:
+                yield file
+            if sink.error is not None:
+                raise sink.error
+            os.pwrite(handle, b"twinprobe crc32 %08x\n" % _checksum(handle), 0)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        temporary.replace(path)
+    except OSError as error:
+        if error.errno in FULL:
+            raise disk_full(path, "what was finished is kept") from None
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with a file of :func:`whole_file`: ``None`` when every byte is as it was written."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        return str(error.strerror)
+    try:
+        size = os.fstat(handle).st_size
+        held = _CHECKSUM.fullmatch(os.pread(handle, USER_BLOCK, 0))
+        if size <= USER_BLOCK or held is None:
+            return "it is cut off or has no checksum"
+        found = b"%08x" % _checksum(handle)
+        return None if found == held[1] else f"its checksum is {found.decode()}, not {held[1].decode()}"
+    except OSError as error:
+        return str(error.strerror)
+    finally:
+        os.close(handle)
+
+
+def _checksum(handle: int) -> int:
+    """CRC-32 of all after the user block."""
+    value = 0
+    with mmap.mmap(handle, 0, prot=mmap.PROT_READ) as content, memoryview(content) as view:
+        for start in range(USER_BLOCK, len(view), _CHUNK):
+            with view[start : start + _CHUNK] as part:
+                value = zlib.crc32(part, value)
+    return value
+
+
+class _Sink:
+    """A file for h5py to write into that never fails: HDF5 2.0 crashes the interpreter when a disk is full at closing.
+
+    The first error is kept in ``error`` for whoever closes the file.
+    """
+
+    def __init__(self, handle: int) -> None:
+        self.handle, self.position = handle, 0
+        self.error: OSError | None = None
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: os.fstat(self.handle).st_size}[whence]
+        self.position = start + offset
+        return self.position
+
+    def tell(self) -> int:
+        return self.position
+
+    def readinto(self, buffer: memoryview) -> int:
+        content = os.pread(self.handle, len(buffer), self.position)
+        buffer[: len(content)] = content
+        self.position += len(content)
+        return len(content)
+
+    def read(self, size: int) -> bytes:
+        content = os.pread(self.handle, size, self.position)
+        self.position += len(content)
+        return content
+
+    def write(self, content: memoryview) -> int:
+        left, start = memoryview(content), self.position
+        self.position += len(left)
+        try:
+            while self.error is None and len(left):
+                written = os.pwrite(self.handle, left, start)
+                left, start = left[written:], start + written
+        except OSError as error:
+            self.error = error
+        return len(content)
+
+    def truncate(self, size: int) -> int:
+        try:
+            os.ftruncate(self.handle, size)
+        except OSError as error:
+            self.error = self.error or error
+        return size
+
+    def flush(self) -> None:
+        """Everything was handed to the operating system as it came."""

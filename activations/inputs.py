@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
+
 from activations.errors import TwinprobeError
 from activations.texts import Span, Text
 
@@ -16,19 +19,40 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 BOS_RULES = ("auto", "always", "never")
+_AT_ONCE = 512
+"""Texts per call of the tokenizer, whose own lists of Python numbers are many times larger than the arrays."""
+ENOUGH_TOKENS = 512
+MAX_PADDING = 0.1
+"""See :func:`batches`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Encoded:
-    """A text as token ids, with the character range of each token (BOS covers nothing: ``(0, 0)``).
+    """A text as token ids ``[tokens]``, with the character range of each token ``[tokens, 2]``.
 
-    Leading white space is left out of a token's range, so that ranges mean the same whether a tokenizer counts the
-    space into the word (Llama 3, Qwen2) or trims it (GPT-2).
+    Arrays, because a text set may have many millions of tokens. Leading white space is left out of a token's range, so
+    that ranges mean the same whether a tokenizer counts the space into the word (Llama 3, Qwen2) or trims it (GPT-2).
+    ``own`` are the positions of the text's own tokens; BOS before them and what closes an encoder's input after them
+    cover nothing: ``(0, 0)``.
     """
 
     text: Text
-    ids: tuple[int, ...]
-    offsets: tuple[tuple[int, int], ...]
+    tokens: npt.NDArray[np.int32]
+    ranges: npt.NDArray[np.int32]
+    own: range
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The token ids as plain numbers."""
+        return tuple(self.tokens.tolist())
+
+    @property
+    def offsets(self) -> tuple[tuple[int, int], ...]:
+        """The character ranges as plain numbers."""
+        return tuple((start, end) for start, end in self.ranges.tolist())
 
     def positions(self, span: Span) -> list[int]:
         """Positions of the tokens that share at least one character with ``span``.
@@ -36,12 +60,12 @@ class Encoded:
         Raises:
             TwinprobeError: no token does (a tokenizer that drops characters).
         """
-        found = [i for i, (start, end) in enumerate(self.offsets) if start < span.end and end > span.start]
+        found = np.flatnonzero((self.ranges[:, 0] < span.end) & (self.ranges[:, 1] > span.start)).tolist()
         if not found:
             raise TwinprobeError(
                 f"text {self.text.id!r}: no token covers span {span.name!r} ({self.text.text[span.start : span.end]!r})"
             )
-        return found
+        return list(found)
 
 
 def resolve_bos(rule: str, tokenizers: Sequence[PreTrainedTokenizerBase]) -> bool:
@@ -52,38 +76,61 @@ def resolve_bos(rule: str, tokenizers: Sequence[PreTrainedTokenizerBase]) -> boo
     """
     if rule not in BOS_RULES:
         raise TwinprobeError(f"BOS rule {rule!r} is not known; expected one of {', '.join(BOS_RULES)}")
-    has = [tokenizer.bos_token_id is not None for tokenizer in tokenizers]
+    has = [opening_token(tokenizer) is not None for tokenizer in tokenizers]
     if rule == "always" and not all(has):
         raise TwinprobeError("BOS rule 'always', but a tokenizer has no BOS token; use 'auto' or 'never'")
     return rule != "never" and all(has)
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], bos: bool, context: int) -> list[Encoded]:
+def encode(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], bos: bool, context: int, closing: int | None = None
+) -> list[Encoded]:
     """Tokenise ``texts`` without any special tokens of the tokenizer's own, after BOS where asked for.
+
+    ``closing`` is a token to put after each text (encoders: see :attr:`activations.models.LoadedModel.closing`).
 
     Raises:
         TwinprobeError: a text is longer than ``context`` tokens or gives no tokens.
     """
-    if not texts:
-        return []
+    opening = [opening_token(tokenizer)] if bos else []
+    ending = [] if closing is None else [closing]
+    encoded = []
+    for start in range(0, len(texts), _AT_ONCE):
+        for text, ids, ranges in _tokenise(tokenizer, texts[start : start + _AT_ONCE]):
+            tokens = np.array([*opening, *ids, *ending], dtype=np.int32)
+            if not ids:
+                raise TwinprobeError(f"text {text.id!r} gives no tokens")
+            if len(tokens) > context:
+                specials = f" with {_specials(bos, closing)}" if opening or ending else ""
+                raise TwinprobeError(
+                    f"text {text.id!r} has {len(tokens)} tokens{specials}, but the model's context is {context}; "
+                    "shorten or split the text (--overlong truncate or split does it)"
+                )
+            own = range(len(opening), len(opening) + len(ids))
+            covered = np.zeros((len(tokens), 2), dtype=np.int32)
+            covered[own.start : own.stop] = ranges
+            encoded.append(Encoded(text, tokens, covered, own))
+    return encoded
+
+
+def opening_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token that opens a text: BOS, or in encoders such as BERT the classification token."""
+    return tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.cls_token_id
+
+
+def _specials(bos: bool, closing: int | None) -> str:
+    return " and ".join(word for word, used in (("BOS", bos), ("EOS", closing is not None)) if used)
+
+
+def _tokenise(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]
+) -> Iterator[tuple[Text, list[int], list[tuple[int, int]]]]:
     with _whole_offsets(tokenizer):
         batch = tokenizer(
             [text.text for text in texts], add_special_tokens=False, return_offsets_mapping=True, verbose=False
         )
-    encoded = []
     for text, ids, offsets in zip(texts, batch["input_ids"], batch["offset_mapping"], strict=True):
-        trimmed = [_trim(text.text, start, end) for start, end in offsets]
-        if bos:
-            ids, trimmed = [tokenizer.bos_token_id, *ids], [(0, 0), *trimmed]
-        if not ids:
-            raise TwinprobeError(f"text {text.id!r} gives no tokens")
-        if len(ids) > context:
-            raise TwinprobeError(
-                f"text {text.id!r} has {len(ids)} tokens{' with BOS' if bos else ''}, but the model's context is "
-                f"{context}; shorten or split the text"
-            )
-        encoded.append(Encoded(text, tuple(ids), tuple(trimmed)))
-    return encoded
+        yield text, ids, [_trim(text.text, start, end) for start, end in offsets]
 
 
 @contextmanager
@@ -112,31 +159,37 @@ def _trim(text: str, start: int, end: int) -> tuple[int, int]:
 
 
 def batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
-    """Group indices of similar length so that no padded batch exceeds ``max_tokens`` (one text may, alone)."""
+    """Group indices of similar length so that no padded batch exceeds ``max_tokens`` (one text may, alone).
+
+    A batch that is large enough to keep the processor busy ends before a text that would make it mostly padding.
+    """
     order = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
     batch: list[int] = []
+    held = 0
     for index in order:
-        if batch and lengths[index] * (len(batch) + 1) > max_tokens:
+        padded = lengths[index] * (len(batch) + 1)
+        wasteful = held >= ENOUGH_TOKENS and padded - held - lengths[index] > MAX_PADDING * padded
+        if batch and (padded > max_tokens or wasteful):
             yield batch
-            batch = []
+            batch, held = [], 0
         batch.append(index)
+        held += lengths[index]
     if batch:
         yield batch
 
 
 def pad(
-    ids: Sequence[Sequence[int]], pad_id: int, device: torch.device
+    ids: Sequence[Sequence[int] | npt.NDArray[np.int32]], pad_id: int, device: torch.device
 ) -> tuple[Int[torch.Tensor, "batch pos"], Int[torch.Tensor, "batch pos"]]:
     """Right-pad to a rectangle; return token ids and attention mask (1 for real tokens)."""
     import torch
 
-    width = max(len(row) for row in ids)
-    padded = torch.full((len(ids), width), pad_id, dtype=torch.long)
-    mask = torch.zeros((len(ids), width), dtype=torch.long)
-    for index, row in enumerate(ids):
-        padded[index, : len(row)] = torch.tensor(row)
-        mask[index, : len(row)] = 1
-    return padded.to(device), mask.to(device)
+    lengths = np.array([len(row) for row in ids])
+    padded = np.full((len(ids), lengths.max()), pad_id, dtype=np.int64)
+    for line, row in enumerate(ids):
+        padded[line, : len(row)] = row
+    mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
+    return torch.from_numpy(padded).to(device), torch.from_numpy(mask).to(device)
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:

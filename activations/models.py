@@ -1,177 +1,25 @@
-"""Load a causal language model with its tokenizer, from the Hugging Face hub, a local folder or the embedded twins."""
+"""Load a language model with its tokenizer, from the Hugging Face hub, a local folder or the embedded twins."""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from activations.architectures import auto_class, kind_of
 from activations.errors import TwinprobeError
+from activations.fingerprints import fingerprint as fingerprint
+from activations.loaded import LoadedModel as LoadedModel
+from activations.loaded import ModelSpec as ModelSpec
+from activations.loaded import wrap as wrap
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 TWINS_FOLDER = Path(__file__).parent / "twins"
-FULL_HASH_BYTES = 512 * 2**20
-"""Weights up to this size are hashed whole; larger ones by 4,096 evenly spaced elements of each tensor."""
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """What to load and how.
-
-    ``name`` is a hub name, a local folder, or ``embedded:NAME`` for a twin that ships with the package. ``dtype`` is
-    the compute type (``auto``: the checkpoint's own). ``device_map`` (for example ``auto``) spreads a large model over
-    devices and overrides ``device``. ``attention`` is the kernel (``sdpa``, ``eager``, ``flash_attention_2``).
-    ``random_init`` replaces the weights by freshly initialised ones drawn with that seed.
-    """
-
-    name: str
-    revision: str | None = None
-    dtype: str = "float32"
-    device: str = "cpu"
-    device_map: str | None = None
-    attention: str = "sdpa"
-    allow_pickle: bool = False
-    trust_remote_code: bool = False
-    random_init: int | None = None
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """An untouched Hugging Face model in evaluation mode, its fast tokenizer, and where its parts are.
-
-    ``commit`` is the one a hub model was loaded from.
-    """
-
-    spec: ModelSpec
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    commit: str | None = None
-
-    @cached_property
-    def _adapter(self) -> Any:
-        return _architecture_adapter(self.model)
-
-    def path(self, canonical: str) -> str | None:
-        """The module path of a canonical TransformerLens path (``blocks.3.attn.o``); ``None`` where there is none."""
-        try:
-            translated = self._adapter.translate_transformer_lens_path(canonical)
-            self.model.get_submodule(translated)
-        except (ValueError, AttributeError, KeyError):
-            return None
-        return str(translated)
-
-    def module(self, canonical: str) -> torch.nn.Module:
-        """The module at a canonical path.
-
-        Raises:
-            TwinprobeError: this architecture has no such part.
-        """
-        path = self.path(canonical)
-        if path is None:
-            raise TwinprobeError(f"{self.spec.name} ({type(self.model).__name__}) has no module for {canonical!r}")
-        return self.model.get_submodule(path)
-
-    @property
-    def n_layers(self) -> int:
-        """Number of transformer blocks."""
-        return int(self._adapter.cfg.n_layers)
-
-    @property
-    def n_heads(self) -> int:
-        """Number of query heads per layer."""
-        return int(self._adapter.cfg.n_heads)
-
-    @property
-    def d_model(self) -> int:
-        """Width of the residual stream."""
-        return int(self._adapter.cfg.d_model)
-
-    @property
-    def d_head(self) -> int:
-        """Width of one head."""
-        return int(self._adapter.cfg.d_head)
-
-    @property
-    def parallel(self) -> bool:
-        """Whether attention and MLP read the same input, so that there is no ``resid_mid``."""
-        return bool(getattr(self._adapter.cfg, "parallel_attn_mlp", False))
-
-    @property
-    def context(self) -> int:
-        """The longest input in tokens."""
-        config = self.model.config.get_text_config()
-        for field in ("max_position_embeddings", "n_positions", "n_ctx"):
-            if getattr(config, field, None):
-                return int(getattr(config, field))
-        return int(self._adapter.cfg.n_ctx)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the embedding lives, and so where token ids go."""
-        return self.model.get_input_embeddings().weight.device
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """A hash of the architecture and the weights: equal for equal models wherever they were loaded from."""
-        return fingerprint(self.model)
-
-    def provenance(self) -> dict[str, Any]:
-        """What a manifest records about this model."""
-        config = self.model.config
-        return {
-            **asdict(self.spec),
-            "architecture": type(self.model).__name__,
-            "compute_dtype": str(self.model.dtype).removeprefix("torch."),
-            "attention_kernel": config._attn_implementation,
-            "commit": self.commit,
-            "fingerprint": self.fingerprint,
-            "layers": self.n_layers,
-            "width": self.d_model,
-            "heads": self.n_heads,
-            "parameters": self.model.num_parameters(),
-            "vocabulary": config.get_text_config().vocab_size,
-            "context": self.context,
-        }
-
-
-def _architecture_adapter(model: PreTrainedModel) -> Any:
-    """TransformerLens' table of module paths for this architecture; the builder module is private and may move."""
-    import torch
-    from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
-    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_config_from_hf
-
-    try:
-        config = build_bridge_config_from_hf(model.config, type(model).__name__, "any-name", torch.float32)
-        return ArchitectureAdapterFactory.select_architecture_adapter(config)
-    except ValueError as error:
-        raise TwinprobeError(
-            f"architecture {type(model).__name__} is not known to TransformerLens ({str(error).splitlines()[0]})"
-        ) from None
-
-
-def wrap(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> LoadedModel:
-    """Use a model that is already in memory; it is put into evaluation mode and otherwise left as it is.
-
-    Raises:
-        TwinprobeError: the tokenizer gives no offsets, or has more tokens than the model has embeddings.
-    """
-    if not tokenizer.is_fast:
-        raise TwinprobeError(f"{name}: its tokenizer has no offsets (not a fast tokenizer); a tokenizer.json is needed")
-    # Tokens added on top of the vocabulary are not counted: published tokenizers have some that no text gives.
-    words = tokenizer.backend_tokenizer.get_vocab_size(with_added_tokens=False)
-    rows = model.get_input_embeddings().weight.shape[0]
-    if words > rows:
-        raise TwinprobeError(
-            f"{name}: its tokenizer has {words} tokens but the model {rows} embeddings; use the tokenizer it was trained with"
-        )
-    dtype = str(model.dtype).removeprefix("torch.")
-    return LoadedModel(ModelSpec(name, dtype=dtype, device=str(model.device)), model.eval(), tokenizer)
+QUANTIZATIONS = ("8bit", "4bit")
 
 
 def embedded_twins() -> list[str]:
@@ -213,49 +61,107 @@ def resolve(spec: ModelSpec) -> str:
     return str(folder)
 
 
-def load_model(spec: ModelSpec | str) -> LoadedModel:
-    """Load a model and its fast tokenizer.
+def load_model(spec: ModelSpec | str, check: bool = True) -> LoadedModel:
+    """Load a model and its fast tokenizer, and check that its sites are where they are thought to be.
 
-    Safetensors only unless ``spec.allow_pickle``; no remote code unless ``spec.trust_remote_code``.
+    Safetensors only unless ``spec.allow_pickle``; no remote code unless ``spec.trust_remote_code``. ``check`` runs
+    :func:`activations.checking.self_check`.
 
     Raises:
-        TwinprobeError: nothing usable at that name, an unknown dtype, a device that is not there, a slow tokenizer.
+        TwinprobeError: nothing usable at that name, an unknown dtype, a device that is not there, a slow tokenizer, a
+            library that is not installed, options that exclude each other, or a failed check.
     """
     spec = ModelSpec(spec) if isinstance(spec, str) else spec
-    if spec.dtype not in DTYPES:
-        raise TwinprobeError(f"dtype {spec.dtype!r} is not known; expected one of {', '.join(DTYPES)}")
+    _check_options(spec)
     source = resolve(spec)
 
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     _check_device(spec)
     tokenizer = load_tokenizer(spec)
     common = {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
     try:
+        config = AutoConfig.from_pretrained(source, **common)
+        kind = kind_of(config)
         if spec.random_init is None:
-            model, info = AutoModelForCausalLM.from_pretrained(
+            placed = _placement(spec, config)
+            model, info = auto_class(kind).from_pretrained(
                 source,
-                dtype=spec.dtype if spec.dtype == "auto" else getattr(torch, spec.dtype),
+                dtype=_dtype(spec),
                 attn_implementation=spec.attention,
                 use_safetensors=None if spec.allow_pickle else True,
-                device_map=spec.device_map,
                 output_loading_info=True,
+                **placed,
                 **common,
             )
         else:
-            config = AutoConfig.from_pretrained(source, **common)
+            placed = {}
             model, info = _random_model(config, spec), {"missing_keys": ()}
+    except TwinprobeError:
+        raise
     except Exception as error:  # SafetensorError, UnpicklingError and tokenizers' own have no class in common
         raise _not_loaded("model", spec, error) from None
-    if missing := sorted(info["missing_keys"]):
+    if missing := [name for name in sorted(info["missing_keys"]) if _is_read(name, model, kind)]:
         raise TwinprobeError(
             f"the weights of {spec.name!r} lack {len(missing)} of the model's tensors ({missing[0]}), which would be "
             f"random; expected a complete {type(model).__name__} checkpoint"
         )
-    if spec.device_map is None:
+    if not placed:
         model = model.to(spec.device)
-    return replace(wrap(model, tokenizer, spec.name), spec=spec, commit=_commit(source, spec.revision))
+    loaded = replace(wrap(model, tokenizer, spec.name), spec=spec, commit=_commit(source, spec.revision))
+    if check:
+        from activations.checking import self_check
+
+        self_check(loaded)
+    return loaded
+
+
+def _check_options(spec: ModelSpec) -> None:
+    if spec.dtype not in DTYPES:
+        raise TwinprobeError(f"dtype {spec.dtype!r} is not known; expected one of {', '.join(DTYPES)}")
+    if spec.quantization not in (None, *QUANTIZATIONS):
+        raise TwinprobeError(
+            f"quantization {spec.quantization!r} is not known; expected one of {', '.join(QUANTIZATIONS)}"
+        )
+    placing = f"quantization {spec.quantization}" if spec.quantization else f"device_map {spec.device_map!r}"
+    if spec.random_init is not None and (spec.quantization or spec.device_map):
+        raise TwinprobeError(f"random_init can not be combined with {placing}; leave one of them out")
+    if spec.quantization and find_spec("bitsandbytes") is None:
+        raise TwinprobeError(
+            f"{placing} needs bitsandbytes, which is not installed; pip install bitsandbytes accelerate"
+        )
+    if (spec.quantization or spec.device_map) and find_spec("accelerate") is None:
+        raise TwinprobeError(f"{placing} needs accelerate, which is not installed; pip install accelerate")
+
+
+def _dtype(spec: ModelSpec) -> Any:
+    import torch
+
+    return spec.dtype if spec.dtype == "auto" else getattr(torch, spec.dtype)
+
+
+def _placement(spec: ModelSpec, config: PretrainedConfig) -> dict[str, Any]:
+    """What from_pretrained is told where it has to put the weights itself: they can not be moved afterwards."""
+    quantised = spec.quantization or getattr(config, "quantization_config", None)
+    placed: dict[str, Any] = {}
+    if spec.device_map or quantised:
+        placed["device_map"] = spec.device_map or {"": spec.device}
+    if spec.quantization:
+        import torch
+        from transformers import BitsAndBytesConfig
+
+        compute = _dtype(spec) if spec.dtype != "auto" else torch.bfloat16
+        placed["quantization_config"] = (
+            BitsAndBytesConfig(load_in_8bit=True)
+            if spec.quantization == "8bit"
+            else BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=compute)
+        )
+    return placed
+
+
+def _is_read(name: str, model: PreTrainedModel, kind: str) -> bool:
+    """Whether any site depends on a weight; none does on an encoder's head or pooler, which CodeBERT comes without."""
+    return kind != "encoder" or (name.startswith(f"{model.base_model_prefix}.") and ".pooler." not in name)
 
 
 def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
@@ -307,11 +213,10 @@ def _not_loaded(what: str, spec: ModelSpec, error: Exception) -> TwinprobeError:
 
 def _random_model(config: Any, spec: ModelSpec) -> PreTrainedModel:
     import torch
-    from transformers import AutoModelForCausalLM
 
     with torch.random.fork_rng():
         torch.manual_seed(spec.random_init or 0)
-        model = AutoModelForCausalLM.from_config(
+        model = auto_class(kind_of(config)).from_config(
             config, attn_implementation=spec.attention, trust_remote_code=spec.trust_remote_code
         )
     return model if spec.dtype == "auto" else model.to(getattr(torch, spec.dtype))
@@ -330,23 +235,3 @@ def _check_device(spec: ModelSpec) -> None:
         raise TwinprobeError(
             f"device {spec.device!r} is not there: {torch.cuda.device_count()} CUDA devices were found"
         ) from None
-
-
-def fingerprint(model: PreTrainedModel) -> str:
-    """SHA-256 over the names, shapes, types and values of all weights (a sample of the values in large models)."""
-    state = {name: tensor for name, tensor in model.state_dict().items() if hasattr(tensor, "numel")}
-    size = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
-    digest = hashlib.sha256(type(model).__name__.encode())
-    for name in sorted(state):
-        flat = state[name].detach().reshape(-1)
-        if size > FULL_HASH_BYTES and flat.numel() > 4096:
-            flat = flat[:: flat.numel() // 4096]
-        digest.update(f"{name}{tuple(state[name].shape)}{state[name].dtype}".encode())
-        digest.update(_bytes(flat))
-    return f"{'sampled' if size > FULL_HASH_BYTES else 'full'}:{digest.hexdigest()[:32]}"
-
-
-def _bytes(flat: torch.Tensor) -> bytes:
-    import torch
-
-    return flat.cpu().contiguous().view(torch.uint8).numpy().tobytes() if flat.numel() else b""

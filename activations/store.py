@@ -1,6 +1,6 @@
-"""The store: the captured rows of one model over one set of texts, as HDF5 shards under one index.
+"""The store: the captured rows of one model over one set of texts, as HDF5 shards under one index, or packed in one file.
 
-Layout of a store folder (schema 1)::
+Layout of a store folder (schema 2)::
 
     store.json         provenance: model, text set, sites, rows, BOS, types; tells whether a resume is the same job
     texts.jsonl        the texts with their spans, in the input format
@@ -9,201 +9,48 @@ Layout of a store folder (schema 1)::
     index.h5           virtual datasets over all shards, same names; written last, so its presence means "complete"
 
 ``text`` counts lines of ``texts.jsonl``, ``rows/span`` the spans of that text (-1 where the row is not a span),
-``start`` and ``end`` are character offsets.
+``start`` and ``end`` are character offsets. A packed store (:mod:`activations.packing`) is one file with all of that.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from activations.errors import TwinprobeError, did_you_mean
-from activations.files import write_whole
-from activations.hdf5 import read_activations, to_float32, undated, whole_file, write_activations
+from activations.layout import INPUT_COLUMNS as INPUT_COLUMNS
+from activations.layout import RECORD, TEXTS, Layout, Place, damaged, folder_layout, locate, opened, packed_layout
+from activations.layout import ROW_COLUMNS as ROW_COLUMNS
+from activations.reading import RAW, Rows, gather, row_numbers
+from activations.records import SCHEMA as SCHEMA
+from activations.records import kept_file
+from activations.records import read_record as read_record
 from activations.sites import Site, parse_site
-from activations.texts import Text, read_texts, write_texts
+from activations.tables import columns, inputs_table, matching, rows_table
+from activations.texts import Text, parse_text, read_texts
 
-SCHEMA = 1
-ROW_COLUMNS = ("text", "position", "token", "start", "end", "span")
-INPUT_COLUMNS = ("text", "token", "start", "end")
+if TYPE_CHECKING:
+    import torch
 
-
-@dataclass(frozen=True)
-class Shard:
-    """Consecutive texts: integer columns ``[rows]``, activations ``[rows, width]`` per site, columns ``[tokens]``."""
-
-    columns: dict[str, npt.NDArray[np.int64]]
-    values: dict[Site, npt.NDArray[Any]]
-    inputs: dict[str, npt.NDArray[np.int64]]
-
-
-@dataclass(frozen=True)
-class _Part:
-    """One shard's share of a virtual dataset."""
-
-    file: str
-    shape: tuple[int, ...]
-    type: h5py.h5t.TypeID
-
-
-class StoreWriter:
-    """Create a store or resume one; every shard is written whole or not at all."""
-
-    def __init__(self, path: str | Path, provenance: dict[str, Any], texts: Sequence[Text], n_shards: int) -> None:
-        """Open ``path`` for this job.
-
-        Raises:
-            TwinprobeError: ``path`` holds something else, or a store of another job; the first difference is shown.
-        """
-        self.path = Path(path)
-        self.dtype: str = provenance["storage_dtype"]
-        self.n_shards = n_shards
-        record = self.path / "store.json"
-        wanted = {"schema": SCHEMA, "shards": n_shards, **provenance}
-        if record.exists():
-            _refuse_other_job(self.path, _record(self.path), wanted)
-        elif self.path.exists() and not _unused(self.path):
-            raise TwinprobeError(f"{self.path} is not empty and holds no store; choose another output folder")
-        # The record comes first: whatever a killed run leaves after it belongs to the same job.
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            if not record.exists():
-                write_whole(record, (json.dumps(wanted, indent=2) + "\n").encode())
-            (self.path / "shards").mkdir(exist_ok=True)
-        except OSError as error:
-            raise TwinprobeError(f"{self.path} cannot be written ({error.strerror}); choose another folder") from None
-        if not (self.path / "texts.jsonl").exists():
-            write_texts(self.path / "texts.jsonl", texts)
-
-    def shard_path(self, index: int) -> Path:
-        """Where shard ``index`` lies or will lie."""
-        return self.path / "shards" / f"{index:05d}.h5"
-
-    def has(self, index: int) -> bool:
-        """Whether shard ``index`` is finished."""
-        return self.shard_path(index).exists()
-
-    def write(self, index: int, shard: Shard) -> None:
-        """Write one shard."""
-        with whole_file(self.shard_path(index)) as file:
-            for name in ROW_COLUMNS:
-                file.create_dataset(f"rows/{name}", data=shard.columns[name])
-            for name in INPUT_COLUMNS:
-                file.create_dataset(f"inputs/{name}", data=shard.inputs[name])
-            for site, values in shard.values.items():
-                write_activations(file, site.dataset, values, self.dtype)
-
-    def finish(self) -> ActivationStore:
-        """Write the index over all shards."""
-        with whole_file(self.path / "index.h5") as index:
-            for name, parts in self._layout().items():
-                _virtual(index, name, parts)
-        return ActivationStore(self.path)
-
-    def _layout(self) -> dict[str, list[_Part]]:
-        layout: dict[str, list[_Part]] = {}
-        for number in range(self.n_shards):
-            path = self.shard_path(number)
-
-            def note(name: str, item: h5py.Group | h5py.Dataset, file: str = path.name) -> None:
-                if isinstance(item, h5py.Dataset):
-                    layout.setdefault(name, []).append(_Part(file, item.shape, item.id.get_type().copy()))
-
-            with h5py.File(path) as shard:
-                shard.visititems(note)
-        return layout
-
-
-def _virtual(index: h5py.File, name: str, parts: list[_Part]) -> None:
-    """One virtual dataset made of the same dataset in every shard, with the shards' own (custom) type."""
-    shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
-    properties = undated()
-    start = 0
-    for part in parts:
-        if part.shape[0]:
-            target = h5py.h5s.create_simple(shape)
-            target.select_hyperslab((start, *[0] * (len(shape) - 1)), part.shape)
-            source = h5py.h5s.create_simple(part.shape)
-            properties.set_virtual(target, f"shards/{part.file}".encode(), f"/{name}".encode(), source)
-        start += part.shape[0]
-    links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
-    links.set_create_intermediate_group(True)
-    h5py.h5d.create(index.id, name.encode(), parts[0].type, h5py.h5s.create_simple(shape), dcpl=properties, lcpl=links)
-
-
-def _unused(path: Path) -> bool:
-    """Whether ``path`` is a folder that holds nothing, or a run was killed in as it wrote its record."""
-    return path.is_dir() and all(entry.name == "store.json.tmp" for entry in path.iterdir())
-
-
-def _record(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads((path / "store.json").read_text())
-    except ValueError as error:
-        raise TwinprobeError(
-            f"{path / 'store.json'} is damaged ({error}); remove {path} and capture it again"
-        ) from None
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-        found = record.get("schema") if isinstance(record, dict) else None
-        raise TwinprobeError(f"{path} has schema {found}, this version reads {SCHEMA}; capture it again")
-    return record
-
-
-def _refuse_other_job(path: Path, held: dict[str, Any], wanted: dict[str, Any]) -> None:
-    for key in sorted(held.keys() | wanted.keys()):
-        if held.get(key) != wanted.get(key):
-            there, here = (_short(value) for value in _first_difference(held.get(key), wanted.get(key)))
-            raise TwinprobeError(
-                f"{path} holds a store of another job: its {key} is {there}, this job's is {here}; "
-                "choose another output folder or remove that one"
-            )
-
-
-def _first_difference(there: Any, here: Any) -> tuple[Any, Any]:
-    """Of two tables, only the entry that differs."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in sorted(there.keys() | here.keys()):
-            if there.get(key) != here.get(key):
-                return {key: there.get(key)}, {key: here.get(key)}
-    return there, here
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 120 else f"{text[:117]}..."
-
-
-@contextmanager
-def _index(path: Path) -> Iterator[h5py.File]:
-    """The index of the store at ``path``, to read from; HDF5's own words about a damaged file name none."""
-    try:
-        with h5py.File(path / "index.h5") as index:
-            yield index
-    except OSError as error:
-        raise TwinprobeError(
-            f"{path} is damaged: index.h5 or a shard can not be read ({error}); remove the damaged file and run the same "
-            "twinprobe cache command again"
-        ) from None
+    from activations.views import SiteDataset
 
 
 class ActivationStore:
-    """Read access to a finished store.
+    """Read access to a finished store, a folder or a packed file.
+
+    No file stays open between calls: a store may be handed to forked and to other processes.
 
     Example::
 
         store = ActivationStore("runs/acts")
-        rows = store.rows[store.rows.span == "role"]
-        features = store.read("resid_post.3", rows.index)      # float32 [rows, width]
+        rows = store.select(span="role", label=["def", "use"])
+        features = store.read("resid_post.3", rows)            # float32 [rows, width]
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -213,11 +60,14 @@ class ActivationStore:
             TwinprobeError: there is no store, or one that is not finished.
         """
         self.path = Path(path)
-        if not (self.path / "store.json").exists():
-            raise TwinprobeError(f"{self.path} holds no store (no store.json); twinprobe cache writes one")
-        self.provenance = _record(self.path)
+        self.packed = self.path.is_file()
+        if not self.packed and not (self.path / RECORD).exists():
+            raise TwinprobeError(f"{self.path} holds no store (no {RECORD}); twinprobe cache writes one")
+        self.provenance = read_record(self.path)
+        self._places: dict[tuple[int, str], Place] = {}
+        if self.packed:
+            return
         done = len(list((self.path / "shards").glob("*.h5")))
-        # HDF5 reads zeros where a shard of an index is missing.
         if done < self.provenance["shards"] or not (self.path / "index.h5").exists():
             raise TwinprobeError(
                 f"{self.path} is not finished ({done} of {self.provenance['shards']} shards); "
@@ -234,58 +84,160 @@ class ActivationStore:
         """The storage type: float32, float16 or bfloat16."""
         return str(self.provenance["storage_dtype"])
 
+    @property
+    def n_rows(self) -> int:
+        """How many rows there are."""
+        return int(self.layout.rows[-1])
+
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens the model read, BOS included."""
+        return int(self.layout.tokens[-1])
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        files = [self.path] if self.packed else [file for file in self.path.rglob("*") if file.is_file()]
+        return sum(file.stat().st_size for file in files)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Which shard and which file the rows lie in."""
+        return packed_layout(self.path) if self.packed else folder_layout(self.path, self.provenance["shards"])
+
     @cached_property
     def texts(self) -> list[Text]:
         """The captured texts."""
-        return read_texts(self.path / "texts.jsonl")
+        if not self.packed:
+            return read_texts(self.path / TEXTS)
+        try:
+            lines = kept_file(self.path, TEXTS).decode().split("\n")
+        except UnicodeDecodeError as error:
+            raise damaged(self.path, f"{TEXTS}: {error}") from None
+        return [parse_text(line, f"{self.path}, {TEXTS}:{number}") for number, line in enumerate(lines, 1) if line]
 
     @cached_property
     def rows(self) -> pd.DataFrame:
         """One line per row: text, group, position, token, start, end, span, label, control (None where absent)."""
-        with _index(self.path) as index:
-            raw = {name: index[f"rows/{name}"][:] for name in ROW_COLUMNS}
-        texts = [self.texts[i] for i in raw["text"]]
-        spans = [text.spans[i] if i >= 0 else None for text, i in zip(texts, raw["span"], strict=True)]
-        words = {
-            "span": [span.name if span else None for span in spans],
-            "label": [span.label if span else None for span in spans],
-            "control": [
-                (span.control or text.text[span.start : span.end]) if span else None
-                for text, span in zip(texts, spans, strict=True)
-            ],
-        }
-        return pd.DataFrame(
-            {
-                "text": [text.id for text in texts],
-                "group": [text.group for text in texts],
-                **{name: raw[name] for name in ("position", "token", "start", "end")},
-                **{name: pd.Series(values, dtype=object) for name, values in words.items()},
-            }
-        )
+        return rows_table(self.texts, columns(self.layout, "rows"), self.path)
 
     @cached_property
     def inputs(self) -> pd.DataFrame:
         """One line per token the model read, BOS included: text (id), token, start, end."""
-        with _index(self.path) as index:
-            raw = {name: index[f"inputs/{name}"][:] for name in INPUT_COLUMNS}
-        return pd.DataFrame({**raw, "text": np.array([text.id for text in self.texts], dtype=object)[raw["text"]]})
+        return inputs_table(self.texts, columns(self.layout, "inputs"), self.path)
 
-    def read(
-        self, site: str | Site, rows: Sequence[int] | npt.NDArray[np.int64] | None = None
-    ) -> npt.NDArray[np.float32]:
-        """Activations at ``site`` as float32 ``[rows, width]``, all rows or those given by number.
+    def select(self, **wanted: Any) -> npt.NDArray[np.int64]:
+        """The numbers of the rows that have the wanted values, ascending.
+
+        Each argument is a column of ``rows`` with a value or a list of values, any of which will do; ``None`` stands
+        for rows without one. Example: ``select(span="role", label=["def", "use"])``.
+
+        Raises:
+            TwinprobeError: no such column, or a value that it can not hold.
+        """
+        return matching(self.rows, wanted)
+
+    def width(self, site: str | Site) -> int:
+        """How many numbers a row has at ``site``.
 
         Raises:
             TwinprobeError: the site was not captured.
         """
-        site = parse_site(site) if isinstance(site, str) else site
+        with opened(self.path if self.packed else self.path / "index.h5") as handle:
+            return int(handle[self._site(site).dataset].shape[1])
+
+    def read(self, site: str | Site, rows: Rows | None = None) -> npt.NDArray[np.float32]:
+        """Activations at ``site`` as float32 ``[rows, width]``; of the files only what is asked for is read.
+
+        Args:
+            site: one of ``sites``.
+            rows: row numbers in any order and with repetitions, or one truth value per row; all rows where ``None``.
+
+        Raises:
+            TwinprobeError: the site was not captured, a row does not exist, or a file is damaged.
+        """
+        return self._read(site, rows, np.dtype(np.float32))
+
+    def raw(self, site: str | Site, rows: Rows | None = None) -> npt.NDArray[Any]:
+        """As :meth:`read`, but in the storage type: float32, float16, or the bits of bfloat16 as uint16."""
+        return self._read(site, rows, np.dtype(RAW[self.dtype]))
+
+    def _read(self, site: str | Site, rows: Rows | None, kind: np.dtype[Any]) -> npt.NDArray[Any]:
+        site = self._site(site)
+        numbers = row_numbers(rows, self.n_rows, str(self.path))
+        if not len(numbers):
+            return np.empty((0, self.width(site)), kind)
+
+        first = self.layout.first("rows")
+
+        def place(file: int) -> Place:
+            if (file, site.dataset) not in self._places:
+                count = int(first[file + 1] - first[file])
+                self._places[file, site.dataset] = locate(self.layout.files[file], site.dataset, count)
+            return self._places[file, site.dataset]
+
+        if (np.diff(numbers) > 0).all():
+            return gather(place, first, numbers, self.dtype, kind)
+        numbers, order = np.unique(numbers, return_inverse=True)
+        return gather(place, first, numbers, self.dtype, kind)[order]
+
+    def _site(self, site: str | Site) -> Site:
         if str(site) not in self.sites:
             raise TwinprobeError(
                 f"{self.path} has no site {str(site)!r}{did_you_mean(str(site), self.sites)}; "
                 f"it has {', '.join(self.sites)}"
             )
-        with _index(self.path) as index:
-            raw = read_activations(index[site.dataset], self.dtype)
-        return to_float32(
-            raw if rows is None else raw[np.asarray(rows, dtype=None if len(rows) else np.int64)], self.dtype
-        )
+        return parse_site(site) if isinstance(site, str) else site
+
+    def stream(
+        self, sites: str | Site | Sequence[str | Site], rows: Rows | None = None, size: int = 4096
+    ) -> Iterator[tuple[npt.NDArray[np.int64], dict[str, npt.NDArray[np.float32]]]]:
+        """Rows and their activations, ``size`` at a time in the order of ``rows``; no more than that is in memory.
+
+        Yields:
+            Row numbers ``[n]``, and by site (as written) float32 ``[n, width]``.
+
+        Raises:
+            TwinprobeError: as :meth:`read`; or ``size`` is less than 1.
+        """
+        if size < 1:
+            raise TwinprobeError(f"a size of {size} rows was asked for; expected at least 1")
+        names = [str(self._site(site)) for site in ([sites] if isinstance(sites, str | Site) else sites)]
+        numbers = row_numbers(rows, self.n_rows, str(self.path))
+        parts = (numbers[start : start + size] for start in range(0, len(numbers), size))
+        return ((part, {name: self.read(name, part) for name in names}) for part in parts)
+
+    def tensor(self, site: str | Site, rows: Rows | None = None) -> torch.Tensor:
+        """As :meth:`read`, but a torch tensor of the storage type itself, bit for bit."""
+        from activations.views import tensor
+
+        return tensor(self, site, rows)
+
+    def frame(self, site: str | Site, rows: Rows | None = None) -> pd.DataFrame:
+        """As :meth:`read`, but a table: the columns of ``rows``, and ``"0"``, ``"1"``, ... for the dimensions."""
+        from activations.views import frame
+
+        return frame(self, site, rows)
+
+    def dataset(self, site: str | Site, target: str = "label", rows: Rows | None = None) -> SiteDataset:
+        """A torch ``Dataset`` of (float32 vector, class number), see :func:`activations.views.dataset`."""
+        from activations.views import dataset
+
+        return dataset(self, site, target, rows)
+
+    def verify(self, progress: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
+        """Every problem of the files, none where the store is sound; see :func:`activations.verifying.verify`."""
+        from activations.verifying import verify
+
+        return verify(self.path, progress)
+
+    def pack(
+        self,
+        out: str | Path,
+        compress: str | None = None,
+        progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+    ) -> ActivationStore:
+        """Write all of the store into one file, see :func:`activations.packing.pack`."""
+        from activations.packing import pack
+
+        return pack(self, out, compress, progress)

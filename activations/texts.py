@@ -12,6 +12,7 @@ probe predicts there; ``control`` is the key of the Hewitt & Liang control task 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -162,7 +163,15 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 def write_texts(path: str | Path, texts: Iterable[Text]) -> None:
     """Write texts in the format that :func:`read_texts` reads."""
     lines = (json.dumps(to_dict(text), ensure_ascii=False, sort_keys=True) + "\n" for text in texts)
-    write_whole(Path(path), "".join(lines).encode())
+    write_whole(Path(path), (line.encode() for line in lines))
+
+
+def text_set_hash(texts: Iterable[Text]) -> str:
+    """SHA-256 over the texts with their spans, in order."""
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(json.dumps(to_dict(text), sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()[:32]
 
 
 def to_dict(text: Text) -> dict[str, Any]:

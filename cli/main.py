@@ -14,6 +14,7 @@ from cli.patch import patch
 from cli.pretrain import pretrain
 from cli.probe import probe
 from cli.show import show
+from cli.store import store
 
 HELP = """Probe and patch paired language models: a base model and its code-trained counterpart.
 
@@ -33,7 +34,7 @@ def command() -> None:
     """The group of all commands."""
 
 
-for part in (compare, cache, probe, patch, pretrain, show):
+for part in (compare, cache, probe, patch, pretrain, show, store):
     command.add_command(part)
 
 

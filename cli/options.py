@@ -27,8 +27,16 @@ _LOADING = (
     click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:0, mps."),
     click.option("--device-map", default=None, help="Spread a large model over devices, e.g. auto (needs accelerate)."),
     click.option("--attention", default="sdpa", show_default=True, help="Kernel: sdpa, eager, flash_attention_2."),
+    click.option(
+        "--quantization", type=click.Choice(["8bit", "4bit"]), default=None, help="Load quantised by bitsandbytes."
+    ),
     click.option("--allow-pickle", is_flag=True, help="Load pickle weights; they can run code."),
     click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the checkpoint."),
+    click.option(
+        "--self-check/--no-self-check",
+        default=True,
+        help="After loading: check shapes at every site, and that patching there changes the output.",
+    ),
 )
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
@@ -52,7 +60,7 @@ def loading_options(command: Command) -> Command:
 
 
 def model_spec(name: str, revision: str | None, loading: dict[str, Any]) -> ModelSpec:
-    """The spec that the loading options describe."""
+    """The spec that the loading options describe; ``self_check`` is not part of it."""
     from activations.models import ModelSpec
 
-    return ModelSpec(name=name, revision=revision, **loading)
+    return ModelSpec(name, revision, **{key: value for key, value in loading.items() if key != "self_check"})

@@ -93,7 +93,7 @@ def patch(
                 report(role, done, total)
 
             tables = patch_task(
-                load_model(spec), label, items, list(dict.fromkeys(forms)) or known, bos=prepend, max_prompts=max_prompts,
+                load_model(spec, check=loading["self_check"]), label, items, list(dict.fromkeys(forms)) or known, bos=prepend, max_prompts=max_prompts,
                 max_items=max_items, check_exact=check_exact, seed=seed, n_resamples=1000, progress=advance,
             )  # fmt: skip
             for name, table in tables.items():

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli.options import PATH, json_option
 from cli.output import print_json, print_table, size
+
+if TYPE_CHECKING:
+    from activations.store import ActivationStore
 
 
 @click.group(
@@ -119,32 +124,97 @@ def sites(as_json: bool) -> None:
 @click.argument("path", type=PATH)
 @json_option
 def store(path: Path, as_json: bool) -> None:
-    """What a store holds: model, texts, rows, sites."""
+    """What a store holds, a folder or a packed file: model, texts, rows, sites."""
     from activations.store import ActivationStore
 
-    opened = ActivationStore(path)
-    rows, model = opened.rows, opened.provenance["model"]
-    taken = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    spans = rows.span.value_counts().to_dict()
+    facts = _store(ActivationStore(path))
     if as_json:
-        print_json(
-            {**opened.provenance, "n_rows": len(rows), "n_texts": len(opened.texts), "bytes": taken, "spans": spans}
-        )
+        print_json(facts)
         return
+    model, overlong = facts["model"], facts["overlong"]
+    rules = {
+        "tokens": "every token",
+        "last": "last tokens",
+        "positions": f"positions {', '.join(map(str, facts['positions']))}",
+        "spans": f"spans, {facts['pool']} of their tokens",
+    }
+    closed = "" if facts["closing"] is None else f", texts closed by token {facts['closing']}"
+    too_long = f"{overlong['texts']:,} cut by {overlong['rule']}, {overlong['lost_spans']:,} spans lost"
+    lines = {
+        "model": [f"{model['name']} ({model['architecture']}, {model['layers']} layers × {model['width']})"],
+        "fingerprint": [model["fingerprint"] + (f", commit {model['commit']}" if model["commit"] else "")],
+        "computed in": [
+            f"{model['compute_dtype']}, {model['attention_kernel']} attention, on {model['device']}, by {facts['engine']}"
+        ],
+        "texts": [f"{facts['n_texts']:,} (overlong: {'none' if overlong['rule'] == 'error' else too_long})"],
+        "tokens": [f"{facts['n_tokens']:,} (BOS {'prepended' if facts['bos'] else 'not used'}{closed})"],
+        "rows": [f"{facts['n_rows']:,} ({rules[facts['rows']]})"],
+        "spans": [
+            f"{name} {sum(labels.values()):,}" + (f": {_counts(labels)}" if set(labels) != {""} else "")
+            for name, labels in facts["labels"].items()
+        ],
+        "sites": [
+            f"{written} ({count} × {width}, {size(each)}{' each' if count > 1 else ''})"
+            for written, count, width, each in _site_groups(facts["site_widths"], facts["site_bytes"])
+        ],
+        "activations": [f"{size(sum(facts['site_bytes'].values()))} as {facts['storage_dtype']}"],
+        "on disk": [f"{size(facts['bytes'])}, {facts['kept_as']}, shards: {facts['shards']}"],
+        "merged from": [
+            f"{parent['name']} ({parent['rows']:,} rows × {len(parent['sites'])} sites)"
+            for parent in facts.get("merged", ())
+        ],
+    }
     print_table(
         str(path),
         ("", ""),
-        [
-            ("model", f"{model['name']} ({model['architecture']}, {model['layers']} layers × {model['width']})"),
-            ("computed in", f"{model['compute_dtype']}, {model['attention_kernel']} attention, on {model['device']}"),
-            ("stored as", opened.dtype),
-            ("texts", f"{len(opened.texts):,}"),
-            (
-                "rows",
-                f"{len(rows):,} ({opened.provenance['rows']}, BOS {'prepended' if opened.provenance['bos'] else 'not used'})",
-            ),
-            ("spans", ", ".join(f"{name} {count:,}" for name, count in spans.items()) or "none"),
-            ("sites", ", ".join(opened.sites)),
-            ("on disk", f"{size(taken)}, shards: {opened.provenance['shards']}"),
-        ],
+        [(name if not number else "", line) for name, said in lines.items() for number, line in enumerate(said)],
     )
+
+
+def _store(opened: ActivationStore) -> dict[str, Any]:
+    """The provenance of a store, and what can be counted."""
+    from activations.hdf5 import STORED_BYTES
+
+    labels: dict[str, dict[str, int]] = {}
+    if opened.provenance["rows"] == "spans":
+        for (span, label), count in Counter(zip(opened.rows.span, opened.rows.label, strict=True)).items():
+            labels.setdefault(span, {})[label or ""] = count
+    widths = {site: opened.width(site) for site in opened.sites}
+    return {
+        **opened.provenance,
+        "kept_as": "packed in one file" if opened.packed else "folder",
+        "bytes": opened.size,
+        "n_texts": len(opened.texts),
+        "n_tokens": opened.n_tokens,
+        "n_rows": opened.n_rows,
+        "spans": {span: sum(found.values()) for span, found in labels.items()},
+        "labels": labels,
+        "site_widths": widths,
+        "site_bytes": {site: opened.n_rows * width * STORED_BYTES[opened.dtype] for site, width in widths.items()},
+    }
+
+
+def _counts(labels: dict[str, int]) -> str:
+    return ", ".join(f"{label or 'no label'} {count:,}" for label, count in labels.items())
+
+
+def _site_groups(widths: dict[str, int], sizes: dict[str, int]) -> list[tuple[str, int, int, int]]:
+    """Sites alike but for their layer as one: how they are written, how many, their width and bytes each."""
+    layers: dict[tuple[str, str, int], list[int]] = {}
+    for site, width in widths.items():
+        match = re.fullmatch(r"(.*?\.)([0-9]+)((?:\..*)?)", site)
+        before, layer, after = match.groups() if match else (site, None, "")
+        layers.setdefault((before, after, width), []).extend([] if layer is None else [int(layer)])
+    groups = []
+    for (before, after, width), found in layers.items():
+        runs: list[list[int]] = []
+        for layer in sorted(found):
+            if runs and layer == runs[-1][-1] + 1:
+                runs[-1].append(layer)
+            else:
+                runs.append([layer])
+        for run in runs or [[]]:
+            between = f"{run[0]}-{run[-1]}" if len(run) > 1 else "".join(map(str, run))
+            first = f"{before}{run[0] if run else ''}{after}"
+            groups.append((f"{before}{between}{after}", max(len(run), 1), width, sizes[first]))
+    return groups

@@ -42,6 +42,18 @@ CONTEXT = 96
 SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 4, "num_hidden_layers": 3}
 GROUPED = {**SIZES, "num_key_value_heads": 2, "max_position_embeddings": CONTEXT}
 GPT_SIZES = {"n_embd": 16, "n_layer": 3, "n_head": 4, "n_positions": CONTEXT}
+GRANITE_FACTORS = {
+    "embedding_multiplier": 3.0,
+    "attention_multiplier": 0.4,
+    "residual_multiplier": 0.5,
+    "logits_scaling": 2.0,
+}
+EXPERTS = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,  # in bfloat16, experts' rows must be multiples of 16 bytes
+    "shared_expert_intermediate_size": 24,
+}
 
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", GROUPED),
@@ -51,9 +63,30 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "neox-parallel": ("GPTNeoXConfig", {**SIZES, "max_position_embeddings": CONTEXT, "use_parallel_residual": True}),
     "neox-sequential": ("GPTNeoXConfig", {**SIZES, "max_position_embeddings": CONTEXT, "use_parallel_residual": False}),
     "codegen": ("CodeGenConfig", {**GPT_SIZES, "n_ctx": CONTEXT, "rotary_dim": 2}),
+    "qwen3": ("Qwen3Config", {**GROUPED, "head_dim": 6}),
+    "mistral": ("MistralConfig", GROUPED),
+    "gpt-bigcode": ("GPTBigCodeConfig", GPT_SIZES),
+    "starcoder2": ("Starcoder2Config", GROUPED),
+    "phi3": ("Phi3Config", GROUPED),
+    "granite": ("GraniteConfig", {**GROUPED, **GRANITE_FACTORS}),
+    "qwen2-moe": ("Qwen2MoeConfig", {**GROUPED, **EXPERTS}),
 }
-"""Every residual layout the hooks must know: grouped queries, post-norms, learned positions, parallel blocks."""
+"""Decoders of every residual layout the hooks must know: grouped and shared keys and values, norms of queries and keys,
+post-norms, learned positions, parallel blocks, fused projections, scaled additions, experts."""
 PARALLEL = ("neox-parallel", "codegen")
+ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    # RoBERTa's positions start after the padding id, which is 2 here.
+    "roberta": ("RobertaConfig", {**SIZES, "max_position_embeddings": CONTEXT + 3}),
+}
+"""Masked language models; CodeBERT has RoBERTa's shape."""
+ENCODER_DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "t5": (
+        "T5Config",
+        {"d_model": 16, "d_kv": 4, "d_ff": 24, "num_heads": 4, "num_layers": 3, "num_decoder_layers": 2}
+        | {"n_positions": CONTEXT, "decoder_start_token_id": 2},
+    ),
+}
+"""Models with two stacks, here of different depth; CodeT5 has T5's shape."""
 
 MakeTokenizer = Callable[..., "PreTrainedTokenizerFast"]
 MakeModel = Callable[..., "LoadedModel"]
@@ -115,20 +148,26 @@ def tokenizer(make_tokenizer: MakeTokenizer) -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="session")
 def make_model(make_tokenizer: MakeTokenizer) -> MakeModel:
-    """Build a tiny random model of one of :data:`ARCHITECTURES`; a fresh one on every call, equal for equal arguments."""
+    """Build a tiny random model of one of the architectures above; a fresh one on every call, equal for equal arguments."""
     import torch
     import transformers
 
     from activations.models import wrap
 
+    kinds = {
+        **dict.fromkeys(ARCHITECTURES, transformers.AutoModelForCausalLM),
+        **dict.fromkeys(ENCODERS, transformers.AutoModelForMaskedLM),
+        **dict.fromkeys(ENCODER_DECODERS, transformers.AutoModelForSeq2SeqLM),
+    }
+
     def make(architecture: str, *, seed: int = 0, **overrides: Any) -> LoadedModel:
-        name, fields = ARCHITECTURES[architecture]
+        name, fields = {**ARCHITECTURES, **ENCODERS, **ENCODER_DECODERS}[architecture]
         tokenizer = make_tokenizer()
         ends = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
         config = getattr(transformers, name)(**{**fields, **ends, "vocab_size": len(tokenizer), **overrides})
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            model = transformers.AutoModelForCausalLM.from_config(config)
+            model = kinds[architecture].from_config(config)
             for parameter in model.parameters():
                 _roughen(parameter)
         return wrap(model, tokenizer, f"tiny-{architecture}")

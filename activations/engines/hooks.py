@@ -4,55 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from activations.engines import Select, whole
+from activations.engines.places import Place, locate, width
 from activations.errors import TwinprobeError
 from activations.models import LoadedModel
 from activations.sites import Site
 
 if TYPE_CHECKING:
     import torch
-    from jaxtyping import Float, Int
+    from jaxtyping import Int
 
 Edit = Callable[["torch.Tensor"], "torch.Tensor"]
+Receive = Callable[["torch.Tensor"], None]
+
+
+@dataclass(frozen=True)
+class HooksEngine:
+    """Plain hooks on the untouched model, as an :class:`activations.engines.Engine`."""
+
+    loaded: LoadedModel
+    name: ClassVar[str] = "hooks"
+
+    def check(self, site: Site) -> None:
+        """Raise TwinprobeError where no module of the model carries the site."""
+        locate(self.loaded, site)
+
+    def width(self, site: Site) -> int:
+        """How many numbers one row of ``site`` has."""
+        return width(self.loaded, site)
+
+    def forward(
+        self,
+        ids: Int[torch.Tensor, "batch pos"],
+        mask: Int[torch.Tensor, "batch pos"],
+        sites: Sequence[Site],
+        select: Select = whole,
+    ) -> dict[Site, torch.Tensor]:
+        """See :func:`forward`."""
+        return forward(self.loaded, ids, mask, sites, select)
 
 
 class _Stop(Exception):
-    """Raised by the hook on the last block needed; the blocks above it never run."""
-
-
-def locate(loaded: LoadedModel, site: Site) -> tuple[torch.nn.Module, bool]:
-    """The module that carries ``site``, and whether the site is its output (or else its input).
-
-    Raises:
-        TwinprobeError: the architecture has no such site.
-    """
-    block = f"blocks.{site.layer}"
-    if site.name == "resid_mid" and loaded.parallel:
-        raise TwinprobeError(
-            f"site {site}: {loaded.spec.name} runs attention and MLP in parallel, so it has no resid_mid"
-        )
-    # Post-norm architectures (Gemma2) normalise what attention and MLP add, so the norm's output is what is added.
-    canonical, output = {
-        "embed": ("embed", True),
-        "ln_final": ("ln_final", True),
-        "resid_pre": (block, False),
-        "resid_post": (block, True),
-        "resid_mid": (f"{block}.ln2", False),
-        "attn_out": (f"{block}.ln1_post" if loaded.path(f"{block}.ln1_post") else f"{block}.attn", True),
-        "mlp_out": (f"{block}.ln2_post" if loaded.path(f"{block}.ln2_post") else f"{block}.mlp", True),
-        "z": (f"{block}.attn.o", False),
-    }[site.name]
-    if loaded.path(canonical) is None:
-        raise TwinprobeError(f"site {site}: {type(loaded.model).__name__} has no module for {canonical!r}")
-    return loaded.module(canonical), output
-
-
-def width(loaded: LoadedModel, site: Site) -> int:
-    """How many numbers one row of ``site`` has."""
-    if site.name != "z":
-        return loaded.d_model
-    return loaded.d_head if site.head is not None else loaded.d_head * loaded.n_heads
+    """Raised by the hook that has read the last activation asked for; nothing after it runs."""
 
 
 def forward(
@@ -60,58 +56,67 @@ def forward(
     ids: Int[torch.Tensor, "batch pos"],
     mask: Int[torch.Tensor, "batch pos"],
     sites: Sequence[Site],
-) -> dict[Site, Float[torch.Tensor, "batch pos width"]]:
-    """Run the model's body (no unembedding) and return the activations at ``sites``, on the model's device.
+    select: Select = whole,
+) -> dict[Site, torch.Tensor]:
+    """Run the model until every site has been read and return what ``select`` keeps of the activations.
 
-    Blocks above the highest site are not run. The model is left as it was found: hooks are removed also after an error.
+    Each site's ``[batch, pos, width]`` goes through ``select`` as soon as it exists, on the model's device; what comes
+    after the last site is not run. The model is left as it was found: hooks are removed also after an error.
+
+    In an encoder-decoder the decoder reads the same ids after its start token; the rows of a decoder site are the
+    states after reading each token, so that they too are ``[batch, pos, width]`` in line with ``ids``.
+
+    Raises:
+        TwinprobeError: the model has no such site, or never came to it.
     """
     import torch
 
     found: dict[Site, torch.Tensor] = {}
-    last = (
-        None if any(site.name == "ln_final" for site in sites) else max((site.layer or 0 for site in sites), default=0)
-    )
-    with torch.inference_mode(), _reading(loaded, sites, found, last):
+    wanted = len(set(sites))
+
+    def keep(site: Site, activation: torch.Tensor) -> None:
+        found[site] = select(activation)
+        if len(found) == wanted:
+            raise _Stop
+
+    with torch.inference_mode(), reading(loaded, sites, keep):
         try:
-            loaded.model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
+            run(loaded, loaded.model, ids, mask)
         except _Stop:
-            pass
-    return found
+            return found
+    missed = next(site for site in sites if site not in found)
+    raise TwinprobeError(
+        f"site {missed}: the forward pass of {loaded.spec.name} never came to {locate(loaded, missed).path}; "
+        "this architecture does not use the module that carries it, leave the site out"
+    )
+
+
+def run(
+    loaded: LoadedModel, model: Any, ids: Int[torch.Tensor, "batch pos"], mask: Int[torch.Tensor, "batch pos"]
+) -> Any:
+    """Run the body of ``model`` (``loaded``'s own or a copy of it), without unembedding where that is apart from it."""
+    return model.base_model(**loaded.inputs(ids, mask))
 
 
 @contextmanager
-def _reading(
-    loaded: LoadedModel, sites: Sequence[Site], found: dict[Site, torch.Tensor], last: int | None
-) -> Iterator[None]:
+def reading(loaded: LoadedModel, sites: Sequence[Site], keep: Callable[[Site, torch.Tensor], None]) -> Iterator[None]:
+    """While active, every forward pass hands the activation ``[batch, pos, width]`` of each site to ``keep``."""
     handles = []
     try:
-        for site in sites:
-            module, output = locate(loaded, site)
-            handles.append(_observe(module, output, _keep(loaded, site, found)))
-        if last is not None:
-            # Registered after the reading hooks, so that it fires after them.
-            handles.append(loaded.module(f"blocks.{last}").register_forward_hook(_stop))
+        for site in dict.fromkeys(sites):
+            place = locate(loaded, site)
+
+            def receive(tensor: torch.Tensor, site: Site = site, place: Place = place) -> None:
+                keep(site, place.read(tensor))
+
+            handles.append(_observe(loaded.model.get_submodule(place.path), place.output, receive))
         yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _keep(loaded: LoadedModel, site: Site, found: dict[Site, torch.Tensor]) -> Callable[[torch.Tensor], None]:
-    def keep(tensor: torch.Tensor) -> None:
-        if site.head is not None:
-            start = site.head * loaded.d_head
-            tensor = tensor[..., start : start + loaded.d_head]
-        found[site] = tensor
-
-    return keep
-
-
-def _stop(module: torch.nn.Module, args: Any, output: Any) -> None:
-    raise _Stop
-
-
-def _observe(module: torch.nn.Module, output: bool, receive: Callable[[torch.Tensor], None]) -> Any:
+def _observe(module: torch.nn.Module, output: bool, receive: Receive) -> Any:
     if output:
         return module.register_forward_hook(lambda _module, _args, result: receive(first_tensor(result)))
     return module.register_forward_pre_hook(
@@ -133,30 +138,44 @@ def input_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
 def editing(loaded: LoadedModel, site: Site, edit: Edit) -> Iterator[None]:
     """While active, every forward pass of ``loaded.model`` sees ``edit(activation)`` at ``site``.
 
-    ``edit`` receives and returns ``[batch, pos, width]``; it must not change its argument in place.
+    ``edit`` receives and returns ``[batch, pos, width]``; it must not change its argument in place. In the decoder of an
+    encoder-decoder it does not see the start token, whose activation stays as it is. An edit of the residual stream
+    reaches all that reads it: of ``resid_mid`` both the MLP and the stream that leaves the block (the bridge's
+    ``hook_resid_mid`` reaches the MLP alone).
     """
-    module, output = locate(loaded, site)
-
-    def apply(tensor: torch.Tensor) -> torch.Tensor:
-        if site.head is None:
-            return edit(tensor)
-        start = site.head * loaded.d_head
-        changed = tensor.clone()
-        changed[..., start : start + loaded.d_head] = edit(tensor[..., start : start + loaded.d_head])
-        return changed
+    place = locate(loaded, site)
+    module = loaded.model.get_submodule(place.path)
+    past_mlp = site.name == "resid_mid" and not place.output
+    differences: list[torch.Tensor] = []
 
     def after(_module: torch.nn.Module, _args: Any, result: Any) -> Any:
-        return (apply(result[0]), *result[1:]) if isinstance(result, tuple) else apply(result)
+        return _with_first(result, place.write(first_tensor(result), edit))
 
     def before(_module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if args:
-            return (apply(args[0]), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": apply(kwargs["hidden_states"])}
+        activation = input_tensor(args, kwargs)
+        changed = place.write(activation, edit)
+        if past_mlp:
+            differences[:] = [changed - activation]
+        return ((changed, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": changed})
 
-    handle = (
-        module.register_forward_hook(after) if output else module.register_forward_pre_hook(before, with_kwargs=True)
-    )
+    def add(_module: torch.nn.Module, _args: Any, result: Any) -> Any:
+        return _with_first(result, first_tensor(result) + differences.pop())
+
+    handles = [
+        module.register_forward_hook(after)
+        if place.output
+        else module.register_forward_pre_hook(before, with_kwargs=True)
+    ]
+    if past_mlp:
+        # The module that is given resid_mid is beside the addition that takes it on; before all else that reads its sum.
+        leaving = locate(loaded, replace(site, name="resid_post"))
+        handles.append(loaded.model.get_submodule(leaving.path).register_forward_hook(add, prepend=True))
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
+
+
+def _with_first(result: Any, changed: torch.Tensor) -> Any:
+    return (changed, *result[1:]) if isinstance(result, tuple) else changed

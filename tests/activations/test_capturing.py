@@ -22,11 +22,12 @@ from reference import assert_close, every_site, hidden_states, snapshot
 
 import activations
 from activations import capturing as module
-from activations.capturing import Row, capture, estimate, plan_rows, text_set_hash
+from activations.capturing import capture, prepare
 from activations.engines.hooks import forward
 from activations.errors import TwinprobeError
 from activations.inputs import encode, pad
 from activations.models import embedded_twins, load_model
+from activations.rows import RowRule
 from activations.sites import Site, parse_sites
 from activations.store import ActivationStore
 from activations.texts import Span, Text
@@ -101,11 +102,13 @@ def test_rows_and_pools_choose_positions(tiny: Tiny, sample_texts: list[Text], t
     positions = [encoded[i].positions(span) for i, span in spans]
     assert any(len(found) == 1 for found in positions)
     assert any(len(found) > 4 for found in positions)
-    for pool in ("last", "first", "mean"):
+    for pool in ("last", "first", "mean", "max"):
         about, found = rows(rows="spans", pool=pool)
         assert about.span.tolist() == [span.name for _, span in spans]
         assert about.label.tolist() == [span.label for _, span in spans]
-        choose = {"last": lambda x: x[-1], "first": lambda x: x[0], "mean": lambda x: x.mean(axis=0)}[pool]
+        choose = {
+            "last": lambda x: x[-1], "first": lambda x: x[0], "mean": lambda x: x.mean(axis=0), "max": lambda x: x.max(axis=0),
+        }[pool]  # fmt: skip
         assert_close(found, np.stack([choose(states[i][p]) for (i, _), p in zip(spans, positions, strict=True)]))
         ends = [p[0] if pool == "first" else p[-1] for p in positions]
         assert about.position.tolist() == ends
@@ -179,8 +182,17 @@ def test_a_type_that_loses_bits_is_refused(
     ("options", "expected"),
     [
         ({"dtype": "int8"}, "storage dtype 'int8' is not known; expected one of float32, float16, bfloat16"),
-        ({"rows": "all"}, "rows 'all' is not known; expected one of tokens, last, spans"),
-        ({"pool": "max"}, "pool 'max' is not known; expected one of last, first, mean"),
+        ({"rows": "all"}, "rows 'all' is not known; expected one of tokens, last, positions, spans"),
+        ({"pool": "min"}, "pool 'min' is not known; expected one of last, first, mean, max"),
+        ({"pool": "mean"}, "pool 'mean' goes with rows 'spans'; rows 'tokens' are single tokens"),
+        ({"rows": "positions"}, "rows 'positions' with positions []; positions such as 0,-1 and rows 'positions' go"),
+        ({"positions": (0,)}, "rows 'tokens' with positions [0]"),
+        (
+            {"rows": "positions", "positions": (0, 9)},
+            "text 'short' has 1 tokens and so no position 9; leave that position",
+        ),
+        ({"texts": [Text("a", "x"), Text("a", "y")]}, "two texts have the id 'a'; ids must be unique"),
+        ({"overlong": "cut"}, "overlong rule 'cut' is not known; expected one of error, truncate, split"),
         ({"texts": [Text("a", "x")], "rows": "spans"}, "no rows to capture: no text has a span"),
         ({"texts": []}, "no texts to capture"),
         ({"texts": [Text("long", "x " * 200)]}, "text 'long' has 202 tokens with BOS, but the model's context is 96"),
@@ -424,42 +436,22 @@ def test_shards_hold_whole_texts_up_to_the_limit(
 def test_the_estimate_is_what_is_written(tiny: Tiny, sample_texts: list[Text], tmp_path: Path, rows: str) -> None:
     loaded = tiny("llama")
     sites = parse_sites("resid_post.*,z.1.2", 3, 4)
-    expected = estimate(loaded, sample_texts, sites, bos=True, rows=rows, dtype="float32")
-    store = capture(loaded, sample_texts, sites, tmp_path / "s", bos=True, rows=rows)
+    read: list[int] = []
+    handle = loaded.model.get_input_embeddings().register_forward_hook(
+        lambda _m, args, _out: read.append(args[0].numel())
+    )
+    job = prepare(loaded, sample_texts, sites, bos=True, rule=RowRule(rows), batch_tokens=64)
+    expected = job.estimate()
+    assert read == [], "nothing is run"
+    store = capture(loaded, sample_texts, sites, tmp_path / "s", bos=True, rows=rows, batch_tokens=64)
     assert (expected.texts, expected.tokens, expected.rows) == (8, len(store.inputs), len(store.rows))
     assert expected.bytes == sum(store.read(site).nbytes for site in sites)
-    with pytest.raises(TwinprobeError, match="storage dtype 'int8' is not known"):
-        estimate(loaded, sample_texts, sites, bos=True, rows=rows, dtype="int8")
-
-
-def test_rows_are_planned_in_order(tiny: Tiny) -> None:
-    text = Text("t", "x = 1", (Span("value", 4, 5), Span("name", 0, 1), Span("all", 0, 5)))
-    (encoded,) = encode(tiny("llama").tokenizer, [text], True, 96)
-    assert plan_rows(encoded, "tokens", "last", bos=True) == [Row((i,)) for i in range(1, len(encoded.ids))]
-    assert plan_rows(encoded, "tokens", "last", bos=False)[0] == Row((0,))
-    assert plan_rows(encoded, "last", "mean", bos=True) == [Row((len(encoded.ids) - 1,))]
-    planned = plan_rows(encoded, "spans", "mean", bos=True)
-    assert [row.span for row in planned] == [0, 1, 2]
-    assert planned[2].positions == tuple(range(1, len(encoded.ids)))
-
-
-def test_the_hash_of_a_text_set_sees_every_field_and_the_order() -> None:
-    text = Text("a", "xyz", (Span("s", 0, 1, "l", "c"),), "g")
-    other = Text("b", "xyz")
-    variants = [
-        [text, other],
-        [other, text],
-        [text],
-        [Text("c", "xyz", text.spans, "g"), other],
-        [Text("a", "xyw", text.spans, "g"), other],
-        [Text("a", "xyz", text.spans, "h"), other],
-        *([Text("a", "xyz", (span,), "g"), other] for span in (
-            Span("t", 0, 1, "l", "c"), Span("s", 1, 2, "l", "c"), Span("s", 0, 2, "l", "c"), Span("s", 0, 1, None, "c"),
-            Span("s", 0, 1, "l", None),
-        )),
-    ]  # fmt: skip
-    assert len({text_set_hash(variant) for variant in variants}) == len(variants)
-    assert text_set_hash([text, other]) == text_set_hash([Text("a", "xyz", (Span("s", 0, 1, "l", "c"),), "g"), other])
+    assert expected.padded == sum(read) or rows == "spans"
+    read.clear()
+    seconds = job.seconds()
+    handle.remove()
+    assert 0 < seconds < 60
+    assert len(set(read)) == 1, "one batch is run, twice"
 
 
 def test_means_are_not_cut_to_the_storage_type(make_model, tmp_path):

@@ -8,140 +8,160 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-import torch.nn.functional as F
-from conftest import ARCHITECTURES, PARALLEL
-from reference import assert_close, every_site, hidden_states, snapshot
+from conftest import ARCHITECTURES, CONTEXT, ENCODER_DECODERS, ENCODERS, SIZES
+from reference import assert_close, every_site, outputs, rows, snapshot
 
-from activations.engines.hooks import editing, forward, locate, width
+from activations.checking import self_check
+from activations.engines.hooks import HooksEngine, editing, forward
+from activations.engines.places import served, width
 from activations.errors import TwinprobeError
 from activations.inputs import pad
-from activations.sites import Site, parse_site, parse_sites
+from activations.models import wrap
+from activations.sites import STACKS, Site, parse_site
 
 if TYPE_CHECKING:
     from conftest import MakeModel
+    from transformers import PreTrainedTokenizerFast
 
     from activations.models import LoadedModel
 
 ROWS = [(0, 40, 41, 42, 43, 44, 45, 46, 47), (0, 99), (0, 300, 5, 200, 31), (7,)]
 """Token ids of very different lengths, which one batch pads."""
 
+EVERY = (*ARCHITECTURES, *ENCODERS, *ENCODER_DECODERS)
+
 Tiny = Callable[[str], "LoadedModel"]
 
 
-def read(loaded: LoadedModel, selection: str, rows: list[tuple[int, ...]] | None = None) -> dict[str, torch.Tensor]:
+def batch(given: list[tuple[int, ...]] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    return pad(given or ROWS, 2, torch.device("cpu"))
+
+
+def read(loaded: LoadedModel, selection: str, given: list[tuple[int, ...]] | None = None) -> dict[str, torch.Tensor]:
     """Activations by written site, ``[batch, pos, width]``."""
-    ids, mask = pad(rows or ROWS, 2, loaded.device)
-    sites = parse_sites(selection, loaded.n_layers, loaded.n_heads)
-    return {str(site): value for site, value in forward(loaded, ids, mask, sites).items()}
+    return {str(site): value for site, value in forward(loaded, *batch(given), loaded.sites(selection)).items()}
 
 
 def logits(loaded: LoadedModel, ids: tuple[int, ...] = ROWS[0]) -> torch.Tensor:
-    with torch.no_grad():
-        return loaded.model(torch.tensor([ids])).logits[0]
+    return outputs(loaded, ids).logits[0]
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_the_stream_is_what_the_model_reports(tiny: Tiny, architecture: str) -> None:
+@pytest.mark.parametrize("architecture", EVERY)
+def test_every_row_is_what_the_model_computes(tiny: Tiny, architecture: str) -> None:
+    """A padded batch against one unpadded text at a time, written out by hand from the model's own modules."""
     loaded = tiny(architecture)
-    found = {str(site): v for site, v in forward(loaded, *pad(ROWS, 2, loaded.device), every_site(loaded)).items()}
+    sites = every_site(loaded)
+    found = {str(site): value for site, value in forward(loaded, *batch(), sites).items()}
+    assert {site for site in map(str, served(loaded))} | {name for name in found if name.endswith("z.1.2")} == set(
+        found
+    )
     for line, ids in enumerate(ROWS):
-        states = hidden_states(loaded, ids)
-
-        def at(site: str, line: int = line, n: int = len(ids)) -> torch.Tensor:
-            return found[site][line, :n]
-
-        for layer in range(loaded.n_layers):
-            assert_close(at(f"resid_pre.{layer}").numpy(), states[layer])
-            if layer:
-                assert_close(at(f"resid_post.{layer - 1}").numpy(), states[layer])
-            assert_close(
-                (at(f"resid_pre.{layer}") + at(f"attn_out.{layer}") + at(f"mlp_out.{layer}")).numpy(),
-                at(f"resid_post.{layer}").numpy(),
-            )
-            if not loaded.parallel:
-                mid = at(f"resid_mid.{layer}")
-                assert_close((at(f"resid_pre.{layer}") + at(f"attn_out.{layer}")).numpy(), mid.numpy())
-        assert_close(at("ln_final").numpy(), states[-1])
-        with torch.no_grad():
-            last = at(f"resid_post.{loaded.n_layers - 1}").clone()
-            assert_close(loaded.module("ln_final")(last).numpy(), states[-1])
-            assert_close(at("embed").numpy(), loaded.model.get_input_embeddings()(torch.tensor(ids)).numpy())
+        expected = rows(loaded, ids)
+        assert expected.keys() == found.keys()
+        for site in sites:
+            value = found[str(site)]
+            assert value.shape == (len(ROWS), len(ROWS[0]), width(loaded, site))
+            assert_close(value[line, : len(ids)].numpy(), expected[str(site)])
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_w_o_turns_z_into_what_attention_gives(tiny: Tiny, architecture: str) -> None:
-    """W_O is invertible in all but Gemma2, so this pins ``z`` down, whatever module carries it."""
+@pytest.mark.parametrize("architecture", ["llama", "gpt-bigcode", "t5", "roberta"])
+def test_a_head_is_its_part_of_all_heads(tiny: Tiny, architecture: str) -> None:
     loaded = tiny(architecture)
-    found = read(loaded, "z.*,attn_out.*,z.0-2.3")
-    for layer in range(loaded.n_layers):
-        z = found[f"z.{layer}"]
-        assert z.shape[-1] == loaded.n_heads * loaded.d_head == width(loaded, Site("z", layer))
-        assert torch.equal(found[f"z.{layer}.3"], z[..., 3 * loaded.d_head : 4 * loaded.d_head])
-        assert found[f"z.{layer}.3"].shape[-1] == width(loaded, Site("z", layer, 3))
-        projection = loaded.module(f"blocks.{layer}.attn.o")
-        weight = projection.weight.T if type(projection).__name__ == "Conv1D" else projection.weight
-        with torch.no_grad():
-            out = F.linear(z.clone(), weight, projection.bias)
-            if architecture == "gemma2":
-                out = loaded.model.model.layers[layer].post_attention_layernorm(out)
-        assert_close(out.numpy(), found[f"attn_out.{layer}"].numpy())
+    stack = "decoder." if architecture == "t5" else ""
+    names = ["z"] if architecture == "gpt-bigcode" else ["z", "q", "k", "v"]
+    for name in names:
+        heads = 2 if architecture == "llama" and name in ("k", "v") else 4
+        found = read(loaded, f"{stack}{name}.1," + ",".join(f"{stack}{name}.1.{head}" for head in range(heads)))
+        parts = [found[f"{stack}{name}.1.{head}"] for head in range(heads)]
+        assert all(part.shape[-1] == width(loaded, Site(name, 1, 0, stack[:-1] or None)) == 4 for part in parts)
+        assert torch.equal(torch.cat(parts, dim=-1), found[f"{stack}{name}.1"])
+    if architecture == "llama":
+        with pytest.raises(TwinprobeError, match="head 2 does not exist; this model has key heads 0 to 1"):
+            loaded.sites("k.1.2")
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gpt2", "neox-parallel"])
-def test_z_is_pattern_times_values(make_model: MakeModel, architecture: str) -> None:
-    """Written out from the weights and the model's own attention patterns, per head."""
-    loaded = make_model(architecture)
-    loaded.model.set_attn_implementation("eager")
-    ids = ROWS[0]
-    with torch.no_grad():
-        out = loaded.model(torch.tensor([ids]), output_attentions=True, output_hidden_states=True)
-    n, heads, d = len(ids), loaded.n_heads, loaded.d_head
-    for layer in range(loaded.n_layers):
-        stream = out.hidden_states[layer][0]
-        with torch.no_grad():
-            if architecture == "llama":
-                block = loaded.model.model.layers[layer]
-                v = block.self_attn.v_proj(block.input_layernorm(stream)).view(n, 2, d).repeat_interleave(2, dim=1)
-            elif architecture == "gpt2":
-                block = loaded.model.transformer.h[layer]
-                v = block.attn.c_attn(block.ln_1(stream)).split(heads * d, dim=-1)[2].reshape(n, heads, d)
-            else:
-                block = loaded.model.gpt_neox.layers[layer]
-                v = block.attention.query_key_value(block.input_layernorm(stream)).view(n, heads, 3, d)[:, :, 2]
-            expected = torch.einsum("hqk,khd->qhd", out.attentions[layer][0], v)
-        found = read(loaded, f"z.{layer}", [ids])[f"z.{layer}"][0]
-        assert_close(found.view(n, heads, d).numpy(), expected.numpy())
+@pytest.mark.parametrize(
+    ("architecture", "site", "expected"),
+    [
+        ("codegen", "resid_mid.0", "runs attention and MLP in parallel, so it has no resid_mid"),
+        ("neox-parallel", "resid_mid.0", "runs attention and MLP in parallel, so it has no resid_mid"),
+        ("llama", "z.9", "site z.9: LlamaForCausalLM has no module for 'blocks.9.attn.o'"),
+        ("llama", "q.9", "site q.9: LlamaForCausalLM has no module for 'blocks.9.attn.q'"),
+        *((name, "k.0", "projects queries, keys and values in one, so no module gives its keys; --engine transformer_lens")
+          for name in ("gpt2", "gpt-bigcode", "phi3", "neox-sequential", "codegen")),
+        *(("llama", site, f"site {site}: no module gives it; --engine transformer_lens serves it")
+          for site in ("pattern.0", "rot_q.1", "rot_k.1.0", "blocks.0.attn.hook_attn_scores")),
+        ("qwen2-moe", "mlp_post.0", "(a mixture of experts), so it has no mlp_post; use mlp_out"),
+        ("roberta", "ln_final", "is an encoder without a final norm; use resid_post"),
+        ("llama", "cross_attn_out.0", "only the decoder stack of an encoder-decoder attends to an encoder"),
+        ("t5", "encoder.cross_attn_out.0", "only the decoder stack of an encoder-decoder attends to an encoder"),
+        ("t5", "resid_post.0", "two stacks; write encoder.resid_post.0 or decoder.resid_post.0"),
+        ("t5", "decoder.resid_post.2", "T5ForConditionalGeneration has no module for 'decoder_blocks.2'"),
+        ("llama", "decoder.resid_post.0", "has a single stack; write resid_post.0"),
+    ],
+)  # fmt: skip
+def test_a_site_the_model_lacks_is_refused(tiny: Tiny, architecture: str, site: str, expected: str) -> None:
+    loaded = tiny(architecture)
+    for action in (HooksEngine(loaded).check, HooksEngine(loaded).width, lambda s: forward(loaded, *batch(), [s])):
+        with pytest.raises(TwinprobeError) as caught:
+            action(parse_site(site))
+        assert expected in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
-def test_a_parallel_block_has_no_resid_mid(tiny: Tiny) -> None:
-    for architecture in PARALLEL:
-        with pytest.raises(TwinprobeError, match="runs attention and MLP in parallel, so it has no resid_mid"):
-            locate(tiny(architecture), Site("resid_mid", 0))
-    with pytest.raises(TwinprobeError, match=r"site z\.9: LlamaForCausalLM has no module for 'blocks\.9\.attn\.o'"):
-        locate(tiny("llama"), Site("z", 9))
-
-
-def test_blocks_above_the_highest_site_do_not_run(make_model: MakeModel) -> None:
+def test_a_module_the_model_never_calls_is_named(make_model: MakeModel) -> None:
     loaded = make_model("llama")
+    block = loaded.model.model.layers[1]
+    block.self_attn.forward = lambda hidden_states, **_: (hidden_states, None)
+    with pytest.raises(
+        TwinprobeError, match=r"site z\.1: the forward pass of tiny-llama never came to model\.layers\.1"
+    ):
+        forward(loaded, *batch(), loaded.sites("resid_post.*,z.1"))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "selection", "expected"),
+    [
+        ("llama", "embed", []),
+        ("llama", "resid_pre.0", []),
+        ("llama", "resid_post.0", [0]),
+        ("llama", "z.1,embed", [0]),
+        ("llama", "ln_final", [0, 1, 2]),
+        ("roberta", "resid_post.1", [0, 1]),
+        ("t5", "encoder.embed", []),
+        ("t5", "encoder.resid_post.1", [0, 1]),
+        ("t5", "encoder.ln_final", [0, 1, 2]),
+        ("t5", "decoder.embed", [0, 1, 2]),
+        ("t5", "encoder.resid_post.0,decoder.mlp_out.1", [0, 1, 2, 3]),
+        ("t5", "decoder.ln_final", [0, 1, 2, 3, 4]),
+    ],
+)
+def test_nothing_runs_after_the_last_site(
+    make_model: MakeModel, architecture: str, selection: str, expected: list[int]
+) -> None:
+    loaded = make_model(architecture)
     ran: list[int] = []
-    for layer, block in enumerate(loaded.model.model.layers):
+    stacks = ["encoder_blocks", "decoder_blocks"] if architecture == "t5" else ["blocks"]
+    blocks = [loaded.module(f"{stack}.{i}") for stack in stacks for i in range(3) if loaded.path(f"{stack}.{i}")]
+    for layer, block in enumerate(blocks):
         block.register_forward_hook(lambda *_args, layer=layer: ran.append(layer))
-    for selection, expected in (("embed", [0]), ("resid_post.0", [0]), ("z.1,embed", [0, 1]), ("ln_final", [0, 1, 2])):
-        ran.clear()
-        read(loaded, selection)
-        assert ran == expected
+    head = loaded.model.get_output_embeddings()
+    head.register_forward_hook(lambda *_args: ran.append(-1))
+    read(loaded, selection)
+    assert ran == expected
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", EVERY)
 def test_reading_leaves_no_trace(make_model: MakeModel, architecture: str) -> None:
     loaded = make_model(architecture)
-    loaded.module("blocks.1").register_forward_hook(lambda *_args: None)  # the owner's own hook stays
+    owners = "decoder_blocks.1" if architecture == "t5" else "blocks.1"
+    loaded.module(owners).register_forward_hook(lambda *_args: None)  # the owner's own hook stays
     before, logits_before = snapshot(loaded), logits(loaded)
-    forward(loaded, *pad(ROWS, 2, loaded.device), every_site(loaded))
-    read(loaded, "resid_pre.1")
+    forward(loaded, *batch(), every_site(loaded))
+    read(loaded, "decoder.resid_pre.1" if architecture == "t5" else "resid_pre.1")
     assert snapshot(loaded) == before
     assert torch.equal(logits(loaded), logits_before)
-    assert len(hidden_states(loaded, ROWS[0])) == loaded.n_layers + 1
+    rows(loaded, ROWS[0])
 
 
 def test_an_error_in_the_forward_pass_leaves_no_trace(make_model: MakeModel) -> None:
@@ -153,17 +173,17 @@ def test_an_error_in_the_forward_pass_leaves_no_trace(make_model: MakeModel) -> 
     handle = loaded.module("blocks.1.mlp").register_forward_hook(fail)
     before = snapshot(loaded)
     with pytest.raises(ArithmeticError, match="from the owner's hook"):
-        forward(loaded, *pad(ROWS, 2, loaded.device), every_site(loaded))
+        forward(loaded, *batch(), every_site(loaded))
     with pytest.raises(IndexError):
         read(loaded, "resid_post.*", [(10_000,)])
     with pytest.raises(TwinprobeError, match="has no module"):
-        forward(loaded, *pad(ROWS, 2, loaded.device), [Site("resid_post", 0), Site("resid_post", 9)])
+        forward(loaded, *batch(), [Site("resid_post", 0), Site("resid_post", 9)])
     assert snapshot(loaded) == before
     handle.remove()
-    assert len(hidden_states(loaded, ROWS[0])) == loaded.n_layers + 1
+    rows(loaded, ROWS[0])
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", EVERY)
 def test_an_edit_that_changes_nothing_changes_nothing(tiny: Tiny, architecture: str) -> None:
     loaded = tiny(architecture)
     expected = logits(loaded)
@@ -172,7 +192,7 @@ def test_an_edit_that_changes_nothing_changes_nothing(tiny: Tiny, architecture: 
             assert torch.equal(logits(loaded), expected), site
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", EVERY)
 def test_an_edit_reaches_the_rest_of_the_model(tiny: Tiny, architecture: str) -> None:
     """Replacing what a site holds by what it held on another text moves the site, and the logits with it."""
     loaded = tiny(architecture)
@@ -201,6 +221,65 @@ def test_zeroing_a_head_is_zeroing_its_part_of_w_o(make_model: MakeModel, archit
     assert (edited - logits(loaded)).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize(("name", "head"), [("q", 3), ("k", 1), ("v", 0)])
+def test_zeroing_a_projected_head_is_zeroing_its_rows_of_the_projection(
+    make_model: MakeModel, name: str, head: int
+) -> None:
+    """Grouped: four query heads, two key heads."""
+    loaded = make_model("llama")
+    with editing(loaded, Site(name, 1, head), torch.zeros_like):
+        edited = logits(loaded)
+    ablated = copy.deepcopy(loaded)
+    with torch.no_grad():
+        ablated.module(f"blocks.1.attn.{name}").weight[head * 4 : head * 4 + 4] = 0
+    assert_close(edited.numpy(), logits(ablated).numpy())
+    assert (edited - logits(loaded)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("architecture", ["bart", "bert"])
+def test_blocks_that_normalise_after_adding(make_model: MakeModel, architecture: str) -> None:
+    """Checked by the identities that define the sites, on two more architectures of this layout."""
+    loaded = {"bart": bart, "bert": bert}[architecture](make_model("llama").tokenizer)
+    self_check(loaded)
+    for stack in loaded.shapes:
+        dot = f"{stack}." if stack else ""
+        found = read(loaded, f"{dot}resid_pre.*,{dot}resid_mid.*,{dot}resid_post.*,{dot}attn_out.*,{dot}mlp_out.*")
+        cross = read(loaded, "decoder.cross_attn_out.*") if stack == "decoder" else {}
+        for layer in range(loaded.shapes[stack].layers):
+            at = {
+                name: found[f"{dot}{name}.{layer}"]
+                for name in ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+            }
+            norms = [loaded.module(f"{stack + '_' if stack else ''}blocks.{layer}.ln{i}") for i in (1, 2)]
+            with torch.no_grad():
+                mid = norms[0](at["resid_pre"] + at["attn_out"])
+                if stack == "decoder":
+                    mid = norms[1](mid + cross[f"decoder.cross_attn_out.{layer}"])
+                    norms[1] = loaded.module(f"decoder_blocks.{layer}.ln3")
+                assert_close(at["resid_mid"].numpy(), mid.numpy())
+                assert_close(at["resid_post"].numpy(), norms[1](mid + at["mlp_out"]).numpy())
+
+
+def bart(tokenizer: PreTrainedTokenizerFast) -> LoadedModel:
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    sizes = {
+        f"{stack}_{name}": n for stack in STACKS for name, n in (("layers", 2), ("attention_heads", 4), ("ffn_dim", 24))
+    }
+    ends = {"pad_token_id": 2, "bos_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 1}
+    config = BartConfig(d_model=16, vocab_size=len(tokenizer), max_position_embeddings=CONTEXT, **sizes, **ends)
+    torch.manual_seed(0)
+    return wrap(BartForConditionalGeneration(config), tokenizer, "tiny-bart")
+
+
+def bert(tokenizer: PreTrainedTokenizerFast) -> LoadedModel:
+    from transformers import BertConfig, BertForMaskedLM
+
+    config = BertConfig(**SIZES, vocab_size=len(tokenizer), max_position_embeddings=CONTEXT, pad_token_id=2)
+    torch.manual_seed(0)
+    return wrap(BertForMaskedLM(config), tokenizer, "tiny-bert")
+
+
 def test_an_edit_of_a_head_does_not_write_into_what_others_hold(make_model: MakeModel) -> None:
     loaded = make_model("llama")
     held: list[torch.Tensor] = []
@@ -208,6 +287,30 @@ def test_an_edit_of_a_head_does_not_write_into_what_others_hold(make_model: Make
     with editing(loaded, parse_site("z.1.2"), torch.zeros_like):
         logits(loaded)
     assert held[0][..., 2 * loaded.d_head : 3 * loaded.d_head].abs().min() > 0
+
+
+@pytest.mark.parametrize("architecture", ["llama", "granite", "gpt2", "t5"])
+def test_an_edit_between_attention_and_mlp_reaches_the_stream_too(tiny: Tiny, architecture: str) -> None:
+    """Adding to resid_mid is adding to what attention adds, for all that comes after."""
+    loaded = tiny(architecture)
+    dot, added = ("decoder.", "cross_attn_out") if architecture == "t5" else ("", "attn_out")
+    shift = torch.linspace(-1, 1, loaded.d_model)
+    found = []
+    for name in ("resid_mid", added):
+        with editing(loaded, parse_site(f"{dot}{name}.1"), lambda value: value + shift):
+            found.append(read(loaded, f"{dot}resid_mid.1,{dot}resid_post.1,{dot}mlp_out.1") | {"": logits(loaded)})
+    for site, value in found[1].items():
+        assert_close(found[0][site].numpy(), value.numpy())
+
+
+def test_an_edit_of_the_normalised_sum_is_what_the_rest_of_the_block_reads(tiny: Tiny) -> None:
+    loaded = tiny("roberta")
+    with editing(loaded, parse_site("resid_mid.1"), lambda value: 2 * value), torch.no_grad():
+        found = read(loaded, "resid_mid.1,resid_post.1")
+    with torch.no_grad():
+        expected = loaded.model.roberta.encoder.layer[1].feed_forward_chunk(found["resid_mid.1"].clone())
+    assert_close(found["resid_post.1"].numpy(), expected.numpy())
+    assert_close(found["resid_mid.1"].numpy(), 2 * read(loaded, "resid_mid.1")["resid_mid.1"].numpy())
 
 
 def test_the_stream_between_two_blocks_has_two_names(tiny: Tiny) -> None:

@@ -76,7 +76,7 @@ def test_offsets_do_not_depend_on_the_tokenizer_s_trimming(
     tokenizers: tuple[PreTrainedTokenizerFast, ...], writing: str
 ) -> None:
     whole, trimmed = (encode(t, [Text("t", writing)], bos=False, context=10_000)[0] for t in tokenizers)
-    assert whole == trimmed
+    assert (whole.ids, whole.offsets, whole.own) == (trimmed.ids, trimmed.offsets, trimmed.own)
     assert all(start < end for start, end in whole.offsets)
     assert all(first[0] <= second[0] and first[1] <= second[1] for first, second in pairwise(whole.offsets))
 

@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, CONTEXT, PARALLEL, SIZES
+from conftest import ARCHITECTURES, CONTEXT, ENCODER_DECODERS, ENCODERS, PARALLEL, SIZES
+from reference import every_site
 
+from activations.checking import self_check
+from activations.engines.hooks import forward
 from activations.errors import TwinprobeError
 from activations.models import ModelSpec, embedded_twins, fingerprint, load_model, resolve, wrap
+from activations.sites import Shape
 
 if TYPE_CHECKING:
     from conftest import MakeModel
@@ -193,7 +197,7 @@ def test_an_architecture_without_a_table_of_paths_is_refused(make_model: MakeMod
 def test_shapes_are_read_from_any_architecture(tiny: Callable[[str], LoadedModel], architecture: str) -> None:
     loaded = tiny(architecture)
     assert (loaded.n_layers, loaded.n_heads, loaded.d_model) == (3, 4, SIZES["hidden_size"])
-    assert loaded.d_head == (6 if architecture == "gemma2" else 4)
+    assert loaded.d_head == (6 if architecture in ("gemma2", "qwen3") else 4)
     assert loaded.context == CONTEXT
     assert loaded.parallel is (architecture in PARALLEL)
     assert not loaded.model.training
@@ -201,6 +205,206 @@ def test_shapes_are_read_from_any_architecture(tiny: Callable[[str], LoadedModel
     assert loaded.path("blocks.3.attn") is None
     assert loaded.path("no.such.part") is None
     assert "no module for 'blocks.3.attn'" in refusal(lambda: loaded.module("blocks.3.attn"))
+
+
+def test_the_shapes_of_two_stacks(tiny: Callable[[str], LoadedModel]) -> None:
+    loaded = tiny("t5")
+    assert (loaded.kind, loaded.n_layers, loaded.n_heads, loaded.d_model, loaded.d_head) == (
+        "encoder-decoder", 5, 4, SIZES["hidden_size"], 4,
+    )  # fmt: skip
+    assert loaded.shapes == {"encoder": Shape(3, 4, 4), "decoder": Shape(2, 4, 4)}
+    assert loaded.context == CONTEXT
+    assert [str(site) for site in loaded.sites("decoder.resid_post.*")] == [
+        "decoder.resid_post.0", "decoder.resid_post.1",
+    ]  # fmt: skip
+
+
+def test_the_decoder_stack_reads_the_text_after_its_start_token(tiny: Callable[[str], LoadedModel]) -> None:
+    ids, mask = torch.tensor([[5, 6, 7], [8, 9, 2]]), torch.tensor([[1, 1, 1], [1, 1, 0]])
+    inputs = tiny("t5").inputs(ids, mask)
+    assert inputs["decoder_input_ids"].tolist() == [[2, 5, 6, 7], [2, 8, 9, 2]]
+    assert inputs["decoder_attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
+    assert tiny("llama").inputs(ids, mask).keys() == tiny("roberta").inputs(ids, mask).keys()
+    assert "decoder_input_ids" not in tiny("llama").inputs(ids, mask)
+
+
+def test_key_heads_are_counted(tiny: Callable[[str], LoadedModel]) -> None:
+    counts = {name: tiny(name).n_kv_heads for name in ("llama", "gpt2", "gpt-bigcode", "phi3", "roberta")}
+    assert counts == {"llama": 2, "gpt2": 4, "gpt-bigcode": 1, "phi3": 2, "roberta": 4}
+
+
+def test_the_context_of_relative_positions_is_what_the_model_was_trained_on(make_model: MakeModel) -> None:
+    loaded = make_model("t5", n_positions=None)
+    assert loaded.context == 512
+    loaded.tokenizer.model_max_length = 77
+    assert loaded.context == 77
+
+
+def test_roberta_s_context_leaves_out_the_positions_it_skips(tiny: Callable[[str], LoadedModel]) -> None:
+    loaded = tiny("roberta")
+    assert loaded.context == CONTEXT
+    with torch.no_grad():
+        loaded.model(torch.full((1, CONTEXT), 7))
+        with pytest.raises((IndexError, RuntimeError)):
+            loaded.model(torch.full((1, CONTEXT + 1), 7))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "fields", "kind"),
+    [
+        ("roberta", {"architectures": ["RobertaModel"]}, "encoder"),
+        ("roberta", {"architectures": None}, "encoder"),
+        ("roberta", {"is_decoder": True}, "decoder"),
+        ("t5", {}, "encoder-decoder"),
+        ("llama", {}, "decoder"),
+        ("gpt2", {"architectures": ["GPT2Model"]}, "decoder"),
+    ],
+)
+def test_the_kind_is_read_from_the_configuration(
+    tiny: Callable[[str], LoadedModel], tmp_path: Path, architecture: str, fields: dict[str, Any], kind: str
+) -> None:
+    plain = tiny(architecture)
+    plain.model.save_pretrained(tmp_path)
+    plain.tokenizer.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **fields}))
+    loaded = load_model(str(tmp_path), check=False)
+    assert (
+        loaded.kind == loaded.provenance()["kind"] == kind if kind != "decoder" or architecture != "roberta" else True
+    )
+    assert type(loaded.model).__name__.endswith({"decoder": ("ForCausalLM", "LMHeadModel"), "encoder": "ForMaskedLM",
+                                                 "encoder-decoder": "ForConditionalGeneration"}[kind])  # fmt: skip
+    closing = {"decoder": None, "encoder": 1, "encoder-decoder": 1}[kind]
+    assert loaded.closing == closing
+
+
+@pytest.mark.parametrize("architecture", [*ENCODERS, *ENCODER_DECODERS])
+def test_encoders_load_as_saved(tiny: Callable[[str], LoadedModel], tmp_path: Path, architecture: str) -> None:
+    plain = tiny(architecture)
+    plain.model.save_pretrained(tmp_path)
+    plain.tokenizer.save_pretrained(tmp_path)
+    loaded = load_model(str(tmp_path))
+    assert loaded.fingerprint == plain.fingerprint
+    assert load_model(ModelSpec(str(tmp_path), random_init=0)).fingerprint != plain.fingerprint
+    ids, mask = torch.tensor([[5, 6, 7]]), torch.ones(1, 3, dtype=torch.long)
+    for site, value in forward(plain, ids, mask, every_site(plain)).items():
+        assert torch.equal(forward(loaded, ids, mask, [site])[site], value)
+
+
+def test_an_encoder_may_come_without_its_head(make_model: MakeModel, tmp_path: Path) -> None:
+    """As CodeBERT does: saved as a RobertaModel with a pooler."""
+    from transformers import RobertaModel
+
+    whole = make_model("roberta")
+    body = RobertaModel(whole.model.config, add_pooling_layer=True)
+    body.load_state_dict(whole.model.roberta.state_dict(), strict=False)
+    body.save_pretrained(tmp_path)
+    whole.tokenizer.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["architectures"] == ["RobertaModel"]
+    first, second = load_model(str(tmp_path)), load_model(str(tmp_path))
+    assert not torch.equal(first.model.lm_head.dense.weight, whole.model.lm_head.dense.weight)
+    assert not torch.equal(first.model.lm_head.dense.weight, second.model.lm_head.dense.weight)
+    assert first.fingerprint == second.fingerprint == whole.fingerprint
+    with torch.no_grad():
+        second.model.roberta.encoder.layer[2].output.dense.bias[0] += 1e-3
+    assert fingerprint(second.model.roberta) != first.fingerprint
+
+
+def test_an_encoder_must_have_its_body(tiny: Callable[[str], LoadedModel], tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tiny("roberta").model.save_pretrained(tmp_path)
+    tiny("roberta").tokenizer.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["roberta.encoder.layer.1.output.dense.bias"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert "lack 1 of the model's tensors (roberta.encoder.layer.1.output.dense.bias)" in refusal(
+        lambda: load_model(str(tmp_path))
+    )
+
+
+OFFLOADED = ("llama", "gpt2", "qwen2-moe", "roberta", "t5")
+
+
+def offload(model: Any, how: str, folder: Path) -> None:
+    """Move the weights out of the model, all to memory, all to disk, or some to each, as ``device_map`` does."""
+    from accelerate import cpu_offload, disk_offload, dispatch_model
+
+    if how == "memory":
+        cpu_offload(model, execution_device=torch.device("cpu"))
+    elif how == "disk":
+        disk_offload(model, str(folder), execution_device=torch.device("cpu"))
+    else:
+        names = [name for name, module in model.named_modules() if [*module.parameters(recurse=False)]]
+        places = {name: ("disk" if number % 2 else "cpu") for number, name in enumerate(names)}
+        tied = {
+            "model.embed_tokens",
+            "transformer.wte",
+            "lm_head",
+            "shared",
+            "encoder.embed_tokens",
+            "decoder.embed_tokens",
+        }
+        places |= {name: "cpu" for name in places if name in tied}
+        dispatch_model(model, places, main_device="cpu", offload_dir=str(folder))
+
+
+@pytest.mark.parametrize("how", ["memory", "disk", "mixed"])
+@pytest.mark.parametrize("architecture", OFFLOADED)
+def test_an_offloaded_model_is_the_plain_one(
+    make_model: MakeModel, tiny: Callable[[str], LoadedModel], tmp_path: Path, architecture: str, how: str
+) -> None:
+    plain, model = tiny(architecture), make_model(architecture).model
+    offload(model, how, tmp_path)
+    loaded = wrap(model, plain.tokenizer, "offloaded")
+    assert any(parameter.is_meta for parameter in model.parameters())
+    assert loaded.device.type == "cpu"
+    assert loaded.spec.device == "cpu"
+    assert loaded.fingerprint == plain.fingerprint
+    self_check(loaded)
+    ids, mask = torch.tensor([[5, 6, 7, 8], [9, 10, 2, 2]]), torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    out = {name for name, parameter in model.named_parameters() if parameter.is_meta}
+    for site, value in forward(plain, ids, mask, every_site(plain)).items():
+        assert torch.equal(forward(loaded, ids, mask, [site])[site], value), site
+        assert {name for name, parameter in model.named_parameters() if parameter.is_meta} == out
+    json.dumps(loaded.provenance())
+
+
+def test_a_fingerprint_of_weights_that_are_not_there_says_so(make_model: MakeModel) -> None:
+    model = make_model("llama").model
+    whole = fingerprint(model)
+    model.model.layers[1].mlp.to("meta")
+    assert fingerprint(model).startswith("partial:")
+    assert whole.startswith("full:")
+
+
+def test_a_device_map_places_the_model(model_folder: Path) -> None:
+    loaded, plain = load_model(ModelSpec(str(model_folder), device_map="auto")), load_model(str(model_folder))
+    assert loaded.fingerprint == plain.fingerprint
+    assert loaded.provenance()["device_map"] == "auto"
+    ids, mask = torch.tensor([[5, 6, 7]]).to(loaded.device), torch.ones(1, 3, dtype=torch.long).to(loaded.device)
+    for site, value in forward(loaded, ids, mask, every_site(loaded)).items():
+        torch.testing.assert_close(value.cpu(), forward(plain, ids.cpu(), mask.cpu(), [site])[site])
+    said = refusal(lambda: load_model(ModelSpec(str(model_folder), device_map="nosuch")))
+    assert "could not be loaded: " in said
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"quantization": "3bit"}, "quantization '3bit' is not known; expected one of 8bit, 4bit"),
+        ({"quantization": "4bit"}, "quantization 4bit needs bitsandbytes, which is not installed; pip install"),
+        ({"quantization": "8bit"}, "quantization 8bit needs bitsandbytes, which is not installed; pip install"),
+        ({"device_map": "auto"}, "device_map 'auto' needs accelerate, which is not installed; pip install accelerate"),
+        ({"device_map": "auto", "random_init": 0}, "random_init can not be combined with device_map 'auto'"),
+        ({"quantization": "4bit", "random_init": 0}, "random_init can not be combined with quantization 4bit"),
+    ],
+)
+def test_what_is_not_installed_or_excludes_another_option_is_said(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], expected: str
+) -> None:
+    monkeypatch.setattr("activations.models.find_spec", lambda name: None)
+    assert expected in refusal(lambda: load_model(ModelSpec(str(model_folder), **fields)))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "auto"])
@@ -240,7 +444,7 @@ def test_the_fingerprint_is_of_the_weights_alone(model_folder: Path, folder: Pat
 def test_the_fingerprint_of_a_large_model_samples_every_tensor(
     make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("activations.models.FULL_HASH_BYTES", 1000)
+    monkeypatch.setattr("activations.fingerprints.FULL_HASH_BYTES", 1000)
     model = make_model("llama").model
     before = fingerprint(model)
     assert before.startswith("sampled:")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from activations.errors import TwinprobeError
-from activations.texts import Span, Text, labels_of, parse_text, read_texts, to_dict, write_texts
+from activations.texts import Span, Text, labels_of, parse_text, read_texts, text_set_hash, to_dict, write_texts
 
 UNICODE = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 OPTIONAL = st.none() | st.text(st.characters(exclude_categories=["Cs"]))
@@ -182,3 +182,22 @@ def test_the_documented_example_is_valid() -> None:
     texts = read(block.encode())
     assert [text.id for text in texts] == ["a1", "a2"]
     assert [text.text[span.start : span.end] for text in texts for span in text.spans] == ["total", "width"]
+
+
+def test_the_hash_of_a_text_set_sees_every_field_and_the_order() -> None:
+    text = Text("a", "xyz", (Span("s", 0, 1, "l", "c"),), "g")
+    other = Text("b", "xyz")
+    variants = [
+        [text, other],
+        [other, text],
+        [text],
+        [Text("c", "xyz", text.spans, "g"), other],
+        [Text("a", "xyw", text.spans, "g"), other],
+        [Text("a", "xyz", text.spans, "h"), other],
+        *([Text("a", "xyz", (span,), "g"), other] for span in (
+            Span("t", 0, 1, "l", "c"), Span("s", 1, 2, "l", "c"), Span("s", 0, 2, "l", "c"), Span("s", 0, 1, None, "c"),
+            Span("s", 0, 1, "l", None),
+        )),
+    ]  # fmt: skip
+    assert len({text_set_hash(variant) for variant in variants}) == len(variants)
+    assert text_set_hash([text, other]) == text_set_hash([Text("a", "xyz", (Span("s", 0, 1, "l", "c"),), "g"), other])

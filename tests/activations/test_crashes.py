@@ -1,0 +1,169 @@
+"""Crash safety: killed at any call, torn or with a flipped bit, the same command again gives the very same store."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import activations
+from activations import capturing
+from activations.capturing import capture
+from activations.errors import TwinprobeError
+from activations.hdf5 import damage
+from activations.sites import parse_sites
+from activations.store import ActivationStore
+from activations.texts import Span, Text
+
+if TYPE_CHECKING:
+    from activations.models import LoadedModel
+
+KILLS = 40
+CODE = str(Path(activations.__file__).parent)
+TEXTS = [Text(f"t{i}", "def area(width):\n    return width\n"[: 3 + i], (Span("s", 0, 2),)) for i in range(30)]
+SITES = parse_sites("resid_post.*,z.1.2", 3, 4)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def small_shards() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(capturing, "SHARD_BYTES", 6_000)
+        yield
+
+
+def count_calls(reached: Callable[[int], None]) -> None:
+    """Have ``reached`` called with the number of each call that our own code makes from now on, in any thread."""
+    count = 0
+
+    def profile(frame: Any, event: str, _argument: Any) -> None:
+        nonlocal count
+        if event in ("call", "c_call") and frame.f_code.co_filename.startswith(CODE):
+            count += 1
+            reached(count)
+
+    threading.setprofile(profile)
+    sys.setprofile(profile)
+
+
+def in_child(work: Callable[[], None]) -> int:
+    """Run ``work`` in a fork of this process (which has the models and libraries already); its exit code."""
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    child.join(120)
+    assert child.exitcode is not None
+    return child.exitcode
+
+
+def killed_capture(loaded: LoadedModel, out: Path, call: int) -> int:
+    """Capture in a process that is killed, as by kill -9, when it makes its ``call``-th call."""
+
+    def die(count: int) -> None:
+        if count == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def work() -> None:
+        count_calls(die)
+        capture(loaded, TEXTS, SITES, out, bos=True)
+
+    return in_child(work)
+
+
+def calls_of_a_capture(loaded: LoadedModel, out: Path, note: Path) -> int:
+    def work() -> None:
+        last = 0
+
+        def keep(count: int) -> None:
+            nonlocal last
+            last = count
+
+        count_calls(keep)
+        capture(loaded, TEXTS, SITES, out, bos=True)
+        sys.setprofile(None)
+        note.write_text(str(last))
+
+    assert in_child(work) == 0
+    return int(note.read_text())
+
+
+def test_killed_at_random_moments_and_resumed_the_store_is_the_same(
+    tiny: Callable[[str], LoadedModel], tmp_path: Path, small_shards: None
+) -> None:
+    """Each run is killed at a call of its own, in whichever thread that is, its resume often too."""
+    loaded = tiny("llama")
+    loaded.fingerprint  # noqa: B018 (computed once, before the forks)
+    capture(loaded, TEXTS, SITES, tmp_path / "whole", bos=True)
+    whole = files(tmp_path / "whole")
+    total = calls_of_a_capture(loaded, tmp_path / "counted", tmp_path / "calls")
+    assert files(tmp_path / "counted") == whole
+    rng = np.random.default_rng(20261121)
+    states = set()
+    for number, call in enumerate(rng.choice(total - 50, KILLS, replace=False).tolist()):
+        out = tmp_path / "killed"
+        assert killed_capture(loaded, out, call + 1) == -signal.SIGKILL
+        left = files(out) if out.exists() else {}
+        states.add((sum(name.endswith(".h5") for name in left), any(name.endswith(".tmp") for name in left)))
+        kept = {name: content for name, content in left.items() if name.endswith(".h5")}
+        assert all(damage(out / name) is None for name in kept), "what has its own name is whole"
+        if "index.h5" not in kept:
+            with pytest.raises(TwinprobeError, match="is not finished|holds no store"):
+                ActivationStore(out)
+        if number % 3 == 0:
+            killed_capture(loaded, out, int(rng.integers(1, total)))
+        said: list[str] = []
+        capture(loaded, TEXTS, SITES, out, bos=True, notice=said.append)
+        assert said == []
+        found = files(out)
+        assert {name for name in found if name.endswith(".tmp")} == set()
+        assert found == whole, f"killed at call {call + 1} of {total}"
+        assert all(found[name] == content for name, content in kept.items())
+        shutil.rmtree(out)
+    assert len(states) > 8, "the kills hit many different stages"
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_damaged_shards_are_named_and_captured_again(
+    tiny: Callable[[str], LoadedModel], tmp_path: Path, small_shards: None, seed: int
+) -> None:
+    loaded = tiny("gpt2")
+    capture(loaded, TEXTS, SITES, tmp_path / "s", bos=True)
+    whole = files(tmp_path / "s")
+    shards = sorted(name for name in whole if name.startswith("shards/"))
+    rng = np.random.default_rng(seed)
+    hurt = sorted(rng.choice(shards, size=3, replace=False).tolist())
+    for kind, name in zip(("flipped", "torn", "emptied"), hurt, strict=True):
+        content = bytearray(whole[name])
+        if kind == "flipped":
+            content[int(rng.integers(len(content)))] ^= 1 << int(rng.integers(8))
+        (tmp_path / "s" / name).write_bytes(
+            content[: {"flipped": len(content), "torn": int(rng.integers(1, len(content))), "emptied": 0}[kind]]
+        )
+    assert len(ActivationStore(tmp_path / "s").verify()) >= 3
+    said: list[str] = []
+    capture(loaded, TEXTS, SITES, tmp_path / "s", bos=True, notice=said.append)
+    assert [line.split(" is damaged (")[0] for line in said] == [str(tmp_path / "s" / name) for name in hurt]
+    assert all(line.endswith("and is captured again") for line in said)
+    assert files(tmp_path / "s") == whole
+    assert ActivationStore(tmp_path / "s").verify() == []
+
+
+def test_what_is_mended_is_a_warning_where_nobody_listens(
+    tiny: Callable[[str], LoadedModel], tmp_path: Path, small_shards: None
+) -> None:
+    loaded = tiny("gpt2")
+    capture(loaded, TEXTS, SITES, tmp_path / "s", bos=True)
+    (tmp_path / "s" / "shards" / "00001.h5").write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"00001\.h5 is damaged \(it is cut off or has no checksum\)"):
+        capture(loaded, TEXTS, SITES, tmp_path / "s", bos=True)
