@@ -72,4 +72,6 @@ def longest_input(model: PreTrainedModel, tokenizer_limit: int, fallback: int) -
     embeddings: Any = getattr(model.base_model, "embeddings", None)
     if hasattr(embeddings, "create_position_ids_from_input_ids"):  # RoBERTa counts positions from its padding id on
         return limit - int(embeddings.padding_idx) - 1
-    return limit
+    # The start token takes a position of the decoder (BART); relative positions (T5) can be one longer.
+    starts = getattr(config, "is_encoder_decoder", False) and getattr(config, "max_position_embeddings", None)
+    return limit - 1 if starts else limit

@@ -229,6 +229,10 @@ def run(
 
     Arguments and errors are those of :func:`capture`.
     """
+    if workers:
+        from activations.cluster import require_ray, run_on_ray
+
+        require_ray(job)
     with StoreWriter(out, job.provenance, job.texts, len(job.shards)) as writer:
         missing = writer.missing(notice)
         _check_space(writer.path, sum(job.rows(job.shards[number]) for number in missing) * job.row_bytes)
@@ -236,8 +240,6 @@ def run(
         done = total - sum(len(job.shards[number]) for number in missing)
         progress(done, total)
         if workers:
-            from activations.cluster import run_on_ray
-
             run_on_ray(
                 job, writer.path, missing, workers, ray_address, lambda more: progress(done + more, total), notice
             )

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,18 @@ class Worker:
         return platform.node()
 
 
+def require_ray(job: Job) -> None:
+    """Refuse what can not run on workers, before anything is written.
+
+    Raises:
+        TwinprobeError: ray is not installed, or the job's engine runs the model elsewhere itself.
+    """
+    if find_spec("ray") is None:
+        raise TwinprobeError('workers need Ray; install it with: pip install "twinprobe[cluster]"')
+    if job.engine.name == "nnsight":
+        raise TwinprobeError("workers go with the engines hooks and transformer_lens, not with nnsight")
+
+
 def run_on_ray(
     job: Job,
     store: Path,
@@ -88,15 +101,11 @@ def run_on_ray(
         notice: called with a sentence for each worker that died.
 
     Raises:
-        TwinprobeError: ray is not installed, the cluster is too small or can not be reached, a worker can not load the
-            model, workers keep dying, or the error a worker met.
+        TwinprobeError: the cluster is too small or can not be reached, a worker can not load the model, workers keep
+            dying, or the error a worker met.
     """
-    try:
-        import ray
-    except ImportError:
-        raise TwinprobeError('workers need Ray; install it with: pip install "twinprobe[cluster]"') from None
-    if job.engine.name == "nnsight":
-        raise TwinprobeError("workers go with the engines hooks and transformer_lens, not with nnsight")
+    import ray
+
     if not shards:
         return
     waiting = list(reversed(shards))

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from activations.errors import TwinprobeError
+from activations.hdf5 import damage
 
 RECORD = "store.json"
 TEXTS = "texts.jsonl"
@@ -109,8 +110,15 @@ def _available(code: int) -> bool:
 
 
 def folder_layout(store: Path, shards: int) -> Layout:
-    """The layout of a store folder, read from its index alone."""
+    """The layout of a store folder, read from its index alone.
+
+    Raises:
+        TwinprobeError: the index is damaged.
+    """
     index = store / "index.h5"
+    # First of all: a damaged list of virtual datasets can keep HDF5 busy for ever.
+    if (problem := damage(index)) is not None:
+        raise damaged(index, problem)
     with opened(index) as handle:
         rows, tokens = (_mapped(handle[name], shards) for name in ("rows/text", "inputs/text"))
     return Layout(tuple(shard_path(store, number) for number in range(shards)), rows, tokens)

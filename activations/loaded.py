@@ -214,6 +214,18 @@ class LoadedModel:
         """
         return fingerprint(self.model.base_model if self.kind == "encoder" else self.model)
 
+    def require_decoder(self) -> None:
+        """Make sure that the model predicts the next token.
+
+        Raises:
+            TwinprobeError: it is an encoder or an encoder-decoder.
+        """
+        if self.kind != "decoder":
+            raise TwinprobeError(
+                f"{self.spec.name} ({type(self.model).__name__}) is an {self.kind}; patching, scoring and the paired study need "
+                "decoders, which predict the next token: twinprobe cache and probe work with it"
+            )
+
     def provenance(self) -> dict[str, Any]:
         """What a manifest records about this model."""
         config = self.model.config

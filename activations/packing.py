@@ -140,6 +140,8 @@ def _create(
         chunk = min(shape[0], max(1, CHUNK_BYTES // (prod(shape[1:]) * kind.get_size())))
         properties.set_chunk((chunk, *shape[1:]))
         properties.set_filter(pipeline[0], h5py.h5z.FLAG_MANDATORY, pipeline[1])
+        # A checksum for every chunk: bitshuffle crashes the interpreter over some that are damaged.
+        properties.set_fletcher32()
     links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
     links.set_create_intermediate_group(True)
     space = h5py.h5s.create_simple(shape)

@@ -91,31 +91,36 @@ def fill(place: Place, rows: npt.NDArray[np.int64], dtype: str, out: npt.NDArray
     """
     if not out.size:
         return
+    if place.offset is None:
+        _chunks(place, rows, dtype, out)
+        return
     raw = np.dtype(RAW[dtype])
-    read = _chunks if place.offset is None else _bytes
     if out.dtype == raw:
-        read(place, rows, dtype, out)
+        _bytes(place, rows, place.offset, out)
         return
     step = max(1, BLOCK_BYTES // (place.width * raw.itemsize))
     for start in range(0, len(rows), step):
         part = rows[start : start + step]
         block = np.empty((len(part), place.width), raw)
-        read(place, part, dtype, block)
+        _bytes(place, part, place.offset, block)
         out[start : start + step] = to_float32(block, dtype)
 
 
-def _bytes(place: Place, rows: npt.NDArray[np.int64], dtype: str, out: npt.NDArray[Any]) -> None:
-    assert place.offset is not None
+def _bytes(place: Place, rows: npt.NDArray[np.int64], offset: int, out: npt.NDArray[Any]) -> None:
+    """Rows from a file whose ``offset`` is the first row's first byte."""
     size = place.width * out.itemsize
-    end = place.offset + place.rows * size
-    handle = os.open(place.file, os.O_RDONLY)
+    end = offset + place.rows * size
+    try:
+        handle = os.open(place.file, os.O_RDONLY)
+    except OSError as error:
+        raise damaged(place.file, error.strerror) from None
     try:
         if os.fstat(handle).st_size < end:
             raise damaged(place.file, "it is cut off")
         if rows[-1] - rows[0] == len(rows) - 1:
-            _straight(handle, place, place.offset + int(rows[0]) * size, out)
+            _straight(handle, place, offset + int(rows[0]) * size, out)
         else:
-            _scattered(handle, place, rows, size, end, out)
+            _scattered(handle, offset + rows * size, end, out)
     finally:
         os.close(handle)
 
@@ -130,35 +135,38 @@ def _straight(handle: int, place: Place, start: int, out: npt.NDArray[Any]) -> N
         left, start = left[count:], start + count
 
 
-def _scattered(
-    handle: int, place: Place, rows: npt.NDArray[np.int64], size: int, end: int, out: npt.NDArray[Any]
-) -> None:
-    """Rows with others between them."""
-    assert place.offset is not None
+def _scattered(handle: int, starts: npt.NDArray[np.int64], end: int, out: npt.NDArray[Any]) -> None:
+    """Rows with others between them: where each starts, and where the last of all ends."""
+    size = out.shape[1] * out.itemsize
     content = mmap.mmap(handle, end, prot=mmap.PROT_READ)
-    if (rows[-1] - rows[0]) * size > FAR_APART * len(rows) and hasattr(os, "posix_fadvise"):
+    if starts[-1] - starts[0] > FAR_APART * len(starts) and hasattr(os, "posix_fadvise"):
         # Ask for all of them at once and for nothing between: a disk serves many requests at a time.
         content.madvise(mmap.MADV_RANDOM)
-        for start in (place.offset + rows * size).tolist():
+        for start in starts.tolist():
             os.posix_fadvise(handle, start, size, os.POSIX_FADV_WILLNEED)
     # As bytes: a dataset may begin anywhere, and NumPy copies all of an array whose numbers are not aligned.
-    values = np.frombuffer(content, np.uint8, place.rows * size, place.offset).reshape(place.rows, size)
-    np.take(values, rows, axis=0, out=out.view(np.uint8), mode="clip")
+    first = int(starts[0])
+    count = (end - first) // size
+    values = np.frombuffer(content, np.uint8, count * size, first).reshape(count, size)
+    np.take(values, (starts - first) // size, axis=0, out=out.view(np.uint8), mode="clip")
 
 
 def _chunks(place: Place, rows: npt.NDArray[np.int64], dtype: str, out: npt.NDArray[Any]) -> None:
-    at_once = max(1, BLOCK_BYTES // (place.chunk * place.width * out.itemsize))
+    """Rows from the chunks that hold them, as stored or as float32."""
+    raw = np.dtype(RAW[dtype])
+    at_once = max(1, BLOCK_BYTES // (place.chunk * place.width * raw.itemsize))
     with opened(place.file) as handle:
         dataset = get_dataset(handle, place.dataset)
         for first, last in _runs(np.unique(rows // place.chunk), at_once):
             start, end = first * place.chunk, min((last + 1) * place.chunk, place.rows)
-            block = np.empty((end - start, place.width), out.dtype)
+            block = np.empty((end - start, place.width), raw)
             space = h5py.h5s.create_simple((place.rows, place.width))
             space.select_hyperslab((start, 0), block.shape)
             # Memory type equal to file type: no conversion.
             dataset.id.read(h5py.h5s.create_simple(block.shape), space, block, mtype=file_type(dtype))
             low, high = np.searchsorted(rows, (start, end))
-            out[low:high] = block[rows[low:high] - start]
+            chosen = block[rows[low:high] - start]
+            out[low:high] = chosen if out.dtype == raw else to_float32(chosen, dtype)
 
 
 def _runs(numbers: npt.NDArray[np.int64], longest: int) -> Iterator[tuple[int, int]]:

@@ -143,8 +143,9 @@ class ActivationStore:
         Raises:
             TwinprobeError: the site was not captured.
         """
+        dataset, _ = self._site(site).dataset, self.layout  # which checks the index
         with opened(self.path if self.packed else self.path / "index.h5") as handle:
-            return int(handle[self._site(site).dataset].shape[1])
+            return int(handle[dataset].shape[1])
 
     def read(self, site: str | Site, rows: Rows | None = None) -> npt.NDArray[np.float32]:
         """Activations at ``site`` as float32 ``[rows, width]``; of the files only what is asked for is read.

@@ -53,7 +53,12 @@ class Prompt:
 
 
 def prompts(loaded: LoadedModel, items: Sequence[Item], form: str, bos: bool) -> tuple[list[Prompt], Counter[str]]:
-    """Tokenise the items that have ``form`` with an answer and a contrast; return them and the reasons for drops."""
+    """Tokenise the items that have ``form`` with an answer and a contrast; return them and the reasons for drops.
+
+    Raises:
+        TwinprobeError: the model is no decoder, or a text is too long for it.
+    """
+    loaded.require_decoder()
     kept: list[Prompt] = []
     dropped: Counter[str] = Counter()
     for item in items:

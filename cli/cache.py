@@ -65,7 +65,7 @@ A capture that was cut off goes on where it stopped when the same command is run
     show_default=True,
     help="What runs the model; auto: hooks, or transformer_lens where a site needs its bridge (docs/SUPPORT.md).",
 )
-@click.option("--remote", is_flag=True, help="With --engine nnsight: run on NDIF.")
+@click.option("--remote", is_flag=True, help="Run on NDIF, through the engine nnsight.")
 @click.option("--workers", type=click.IntRange(min=0), default=0, help="Spread the shards over this many Ray workers.")
 @click.option("--ray-address", default=None, help="With --workers: a running Ray cluster, HOST:PORT or auto.")
 @click.option("--batch-tokens", type=COUNT, default=8192, show_default=True, help="Padded tokens per forward pass.")
@@ -101,8 +101,6 @@ def cache(
     from activations.texts import read_texts
 
     rule = RowRule(rows, pool, _positions(positions))
-    if remote and engine != "nnsight":
-        raise TwinprobeError(f"--remote goes with --engine nnsight, not {engine}")
     if ray_address and not workers:
         raise TwinprobeError("--ray-address goes with --workers N")
     texts = read_texts(texts_file)

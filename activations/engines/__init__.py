@@ -26,8 +26,8 @@ Select = Callable[["torch.Tensor"], "torch.Tensor"]
 
 
 def whole(activation: torch.Tensor) -> torch.Tensor:
-    """Keep all of it."""
-    return activation
+    """Keep all of it, as a copy: some models go on to write into what a module gave (Falcon)."""
+    return activation.clone()
 
 
 class Engine(Protocol):

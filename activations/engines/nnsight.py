@@ -49,12 +49,12 @@ class NnsightEngine:
     @cached_property
     def _model(self) -> Any:
         nnsight = _nnsight()
-        if self.remote:
-            nnsight.register("activations")  # what select needs travels with the request
-            return self._skeleton(nnsight)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Module .* has a submodule named")  # reached by path, not by name
-            return nnsight.NNsight(shell(self.loaded.model))
+            if not self.remote:
+                return nnsight.NNsight(shell(self.loaded.model))
+            nnsight.register("activations")  # what select needs travels with the request
+            return self._skeleton(nnsight)
 
     def _skeleton(self, nnsight: Any) -> Any:
         """The model by its name alone; its weights stay where it runs."""

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 BRIDGE_ONLY = ("rot_q", "rot_k", "pattern")
 POST_NORM = ("bert", "roberta", "bart")
 """Model types whose blocks normalise after each addition; nothing in TransformerLens' tables tells them apart."""
+FLATTENING = ("opt",)
+"""Model types whose blocks run the MLP over all tokens of a batch in one row, with nothing to tell the texts apart."""
 _PROJECTIONS = {"q": "queries", "k": "keys", "v": "values"}
 
 
@@ -76,8 +78,8 @@ def locate(loaded: LoadedModel, site: Site) -> Place:
     if site.is_hook or site.name in BRIDGE_ONLY:
         raise TwinprobeError(f"site {site}: no module gives it; --engine transformer_lens serves it")
     path, output, scale = _embed(loaded, site) if site.name == "embed" else _module(loaded, site)
-    start = (site.head or 0) * loaded.d_head
-    columns = slice(None) if site.head is None else slice(start, start + loaded.d_head)
+    size = _head_width(loaded, site)
+    columns = slice(None) if site.head is None else slice(site.head * size, (site.head + 1) * size)
     return Place(path, output, columns, scale, skip=int(site.stack == "decoder"))
 
 
@@ -89,9 +91,9 @@ def width(loaded: LoadedModel, site: Site) -> int:
     """
     place = locate(loaded, site)
     if site.head is not None:
-        return loaded.d_head
+        return _head_width(loaded, site)
     if site.name in WITH_HEADS:
-        return loaded.d_head * (loaded.n_kv_heads if site.name in KV_HEADS else loaded.n_heads)
+        return _head_width(loaded, site) * (loaded.n_kv_heads if site.name in KV_HEADS else loaded.n_heads)
     if site.name == "mlp_post":
         projection = loaded.model.get_submodule(place.path)
         features: Any = getattr(projection, "in_features", None) or projection.nx  # GPT-2's Conv1D
@@ -112,6 +114,16 @@ def served(loaded: LoadedModel) -> list[Site]:
                     continue
                 sites.append(site)
     return sites
+
+
+def _compressed(loaded: LoadedModel) -> bool:
+    """Whether attention reads keys and values from a compressed state (DeepSeek's latent attention)."""
+    return getattr(loaded.model.config, "kv_lora_rank", None) is not None
+
+
+def _head_width(loaded: LoadedModel, site: Site) -> int:
+    # There, d_head is the rotated part of a query alone; what a head gives is as wide as its values.
+    return int(loaded.model.config.v_head_dim) if site.name == "z" and _compressed(loaded) else loaded.d_head
 
 
 def _check_stack(loaded: LoadedModel, site: Site) -> None:
@@ -159,14 +171,21 @@ def _canonical(loaded: LoadedModel, site: Site) -> tuple[str, bool, float]:
         return f"{prefix}ln_final", True, 1.0
     block = f"{prefix}blocks.{site.layer}"
     attention = f"{block}.self_attn" if site.stack == "decoder" else f"{block}.attn"
+    if site.name in ("resid_mid", "mlp_out", "mlp_post") and loaded.model.config.model_type in FLATTENING:
+        raise TwinprobeError(
+            f"site {site}: {type(loaded.model).__name__} runs its MLP over a batch without its texts; "
+            "--engine transformer_lens serves it"
+        )
     if site.name in ("resid_mid", "attn_out", "mlp_out"):
         part, output, scale = _added(loaded, site)
         return f"{block}.{part}", output, scale
     if site.name in _PROJECTIONS:
-        if loaded.path(f"{attention}.o") is not None and loaded.path(f"{attention}.{site.name}") is None:
+        fused = loaded.path(f"{attention}.o") is not None and loaded.path(f"{attention}.{site.name}") is None
+        if fused or _compressed(loaded):
+            how = "compresses keys and values" if _compressed(loaded) else "projects queries, keys and values in one"
             raise TwinprobeError(
-                f"site {site}: {type(loaded.model).__name__} projects queries, keys and values in one, so no module gives "
-                f"its {_PROJECTIONS[site.name]}; --engine transformer_lens serves them"
+                f"site {site}: {type(loaded.model).__name__} {how}, so no module gives its {_PROJECTIONS[site.name]}; "
+                "--engine transformer_lens serves them"
             )
         return f"{attention}.{site.name}", True, 1.0
     if site.name == "mlp_post":

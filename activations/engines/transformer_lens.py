@@ -213,7 +213,9 @@ class TransformerLensEngine:
                 raise TwinprobeError(
                     f"site {site}: the bridge of {architecture} has no such hook{did_you_mean(written, self._points)}"
                 )
-            why = "has no rotary embedding" if site.name in ("rot_q", "rot_k") else f"has no hook {written}"
+            why = (
+                "has no hook after a rotary embedding" if site.name in ("rot_q", "rot_k") else f"has no hook {written}"
+            )
             raise TwinprobeError(f"site {site}: the bridge of {architecture} {why}; leave the site out")
         hook = str(self._points[written].name)
         if hook not in self._fired:

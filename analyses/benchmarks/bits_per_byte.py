@@ -63,6 +63,7 @@ def score(
     Returns:
         Columns text, group, tokens, bytes, bits, bits_per_byte.
     """
+    loaded.require_decoder()
     windows = [window for text in texts for window in _windows(loaded, text, bos)]
     done = 0
     for batch in batches([len(window.ids) for window in windows], batch_tokens):

@@ -45,7 +45,9 @@ class _Models:
         if self.held is None or self.held[0] != role:
             self.held = None  # free the last model before the next one comes
             self.report(f"{role}/load", 0, 1)
-            self.held = (role, load_model(self.specs[role]))
+            loaded = load_model(self.specs[role])
+            loaded.require_decoder()
+            self.held = (role, loaded)
             self.report(f"{role}/load", 1, 1)
         return self.held[1]
 

@@ -241,6 +241,8 @@ def test_blocks_that_normalise_after_adding(make_model: MakeModel, architecture:
     """Checked by the identities that define the sites, on two more architectures of this layout."""
     loaded = {"bart": bart, "bert": bert}[architecture](make_model("llama").tokenizer)
     self_check(loaded)
+    longest = (5,) * loaded.context
+    read(loaded, "decoder.resid_post.1" if architecture == "bart" else "resid_post.1", [longest])
     for stack in loaded.shapes:
         dot = f"{stack}." if stack else ""
         found = read(loaded, f"{dot}resid_pre.*,{dot}resid_mid.*,{dot}resid_post.*,{dot}attn_out.*,{dot}mlp_out.*")
@@ -258,6 +260,42 @@ def test_blocks_that_normalise_after_adding(make_model: MakeModel, architecture:
                     norms[1] = loaded.module(f"decoder_blocks.{layer}.ln3")
                 assert_close(at["resid_mid"].numpy(), mid.numpy())
                 assert_close(at["resid_post"].numpy(), norms[1](mid + at["mlp_out"]).numpy())
+
+
+def test_an_mlp_that_is_run_without_the_texts_is_left_to_the_bridge(tokenizer: PreTrainedTokenizerFast) -> None:
+    from transformers import OPTConfig, OPTForCausalLM
+
+    sizes = {"hidden_size": 16, "ffn_dim": 24, "num_attention_heads": 4, "num_hidden_layers": 2}
+    config = OPTConfig(**sizes, vocab_size=len(tokenizer), max_position_embeddings=CONTEXT, word_embed_proj_dim=16)
+    loaded = wrap(OPTForCausalLM(config), tokenizer, "tiny-opt")
+    self_check(loaded)
+    for name in ("resid_mid", "mlp_out", "mlp_post"):
+        with pytest.raises(
+            TwinprobeError, match="runs its MLP over a batch without its texts; --engine transformer_lens"
+        ):
+            forward(loaded, *batch(), [Site(name, 0)])
+
+
+def test_heads_of_latent_attention_are_as_wide_as_its_values(tokenizer: PreTrainedTokenizerFast) -> None:
+    from transformers import DeepseekV2Config, DeepseekV2ForCausalLM
+
+    latent = {"kv_lora_rank": 8, "q_lora_rank": None, "qk_rope_head_dim": 2, "qk_nope_head_dim": 2, "v_head_dim": 4}
+    experts = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    config = DeepseekV2Config(
+        **SIZES,
+        **latent,
+        **experts,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=CONTEXT,
+        first_k_dense_replace=1,
+    )
+    loaded = wrap(DeepseekV2ForCausalLM(config), tokenizer, "tiny-deepseek")
+    self_check(loaded)
+    found = read(loaded, "z.1,z.1.3")
+    assert found["z.1"].shape[-1] == width(loaded, Site("z", 1)) == 16
+    assert torch.equal(found["z.1.3"], found["z.1"][..., 12:])
+    with pytest.raises(TwinprobeError, match="compresses keys and values, so no module gives its queries"):
+        forward(loaded, *batch(), [Site("q", 1)])
 
 
 def bart(tokenizer: PreTrainedTokenizerFast) -> LoadedModel:

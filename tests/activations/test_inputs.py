@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from activations.errors import TwinprobeError
-from activations.inputs import batches, encode, pad, pad_id, resolve_bos
+from activations.inputs import BATCH_COST, batches, encode, pad, pad_id, resolve_bos
 from activations.texts import Span, Text
 
 if TYPE_CHECKING:
@@ -161,8 +161,25 @@ def test_batches_partition_the_texts_within_the_bound(lengths: list[int], bound:
     assert sorted(index for batch in found for index in batch) == list(range(len(lengths)))
     for batch in found:
         assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= bound
-    for first, second in pairwise(found):  # no batch stops early: the next text would not have fitted
-        assert lengths[second[0]] * (len(first) + 1) > bound
+    inside = [[lengths[index] for index in batch] for batch in found]
+    assert [length for batch in inside for length in batch] == sorted(lengths)
+
+
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=8), st.integers(1, 2000))
+def test_batches_cost_least(lengths: list[int], bound: int) -> None:
+    """Against every way to cut the sorted lengths."""
+
+    def cost(parts: list[list[int]]) -> float:
+        fits = all(len(part) == 1 or len(part) * max(part) <= bound for part in parts)
+        return sum(len(part) * max(part) + BATCH_COST for part in parts) if fits else float("inf")
+
+    ordered = sorted(lengths)
+    found = [[lengths[index] for index in batch] for batch in batches(lengths, bound)]
+    ways = []
+    for cuts in product([False, True], repeat=len(ordered) - 1):
+        edges = [0, *(place for place, cut in enumerate(cuts, start=1) if cut), len(ordered)]
+        ways.append([ordered[start:end] for start, end in pairwise(edges)])
+    assert cost(found) == min(cost(way) for way in ways)
 
 
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=7), min_size=1, max_size=5))

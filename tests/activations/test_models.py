@@ -285,6 +285,7 @@ def test_encoders_load_as_saved(tiny: Callable[[str], LoadedModel], tmp_path: Pa
     plain.tokenizer.save_pretrained(tmp_path)
     loaded = load_model(str(tmp_path))
     assert loaded.fingerprint == plain.fingerprint
+    assert loaded.provenance()["kind"] == loaded.kind
     assert load_model(ModelSpec(str(tmp_path), random_init=0)).fingerprint != plain.fingerprint
     ids, mask = torch.tensor([[5, 6, 7]]), torch.ones(1, 3, dtype=torch.long)
     for site, value in forward(plain, ids, mask, every_site(plain)).items():

@@ -338,6 +338,8 @@ def test_a_file_cut_off_after_it_was_first_read_is_named(tmp_path: Path) -> None
     os.truncate(file, 700)
     for rows in (None, [6], [6, 8]):
         assert refusal(store.read, "embed", rows).startswith(f"{file} is damaged (it is cut off)")
+    file.unlink()
+    assert refusal(store.read, "embed", [6]).startswith(f"{file} is damaged (No such file")
 
 
 def test_shards_that_do_not_fit_the_index_are_named(tmp_path: Path) -> None:
@@ -345,7 +347,7 @@ def test_shards_that_do_not_fit_the_index_are_named(tmp_path: Path) -> None:
     shards = tmp_path / "s" / "shards"
     shutil.copy(shards / "00002.h5", shards / "00001.h5")
     store = ActivationStore(tmp_path / "s")
-    for call in (lambda: store.rows, lambda: store.read("embed" if False else "ln_final")):
+    for call in (lambda: store.rows, lambda: store.read("ln_final")):
         said = refusal(call)
         assert said.startswith(f"{shards / '00001.h5'} is damaged")
         assert "12" in said and "3" in said

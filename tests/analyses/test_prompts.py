@@ -157,6 +157,12 @@ def test_a_prompt_longer_than_the_context_is_refused(tiny: Tiny) -> None:
         prompts(tiny("llama"), [item(long, " box", Contrast(long, " red"))], "prose", True)
 
 
+@pytest.mark.parametrize("architecture", ["roberta", "t5"])
+def test_a_model_that_does_not_predict_the_next_token_is_refused(tiny: Tiny, architecture: str) -> None:
+    with pytest.raises(TwinprobeError, match="is an encoder.*need decoders"):
+        prompts(tiny(architecture), [GOOD], "prose", True)
+
+
 def test_the_tokenizer_is_untouched(make_model: MakeModel) -> None:
     loaded = make_model("gpt2")
     loaded.tokenizer(["a", "b c"], padding=True, truncation=True, max_length=3)

@@ -262,3 +262,105 @@ def test_a_capture_that_can_not_fit_does_not_begin(cache: Cache, small_disk: Pat
     write_texts(tmp_path / "texts.jsonl", [Text(f"t{i}", "x = 1 + 2\n" * 8) for i in range(200)])
     refused(cache(out=small_disk / "store"), "this capture needs", "MB are free", after_progress=True)
     assert list((small_disk / "store" / "shards").iterdir()) == []
+
+
+def test_chosen_positions_are_kept(cache: Cache, tmp_path: Path) -> None:
+    done(cache("--rows", "positions", "--positions", "-1,0"))
+    rows = ActivationStore(tmp_path / "store").rows
+    assert rows.text.value_counts().eq(2).all()
+    assert rows.position.tolist()[1::2] == [1] * 10, "BOS does not count"
+    assert (rows.position[::2].to_numpy() > 1).all()
+    refused(cache("--rows", "positions", "--positions", "first"), "--positions 'first' is not a list of whole numbers")
+    refused(cache("--rows", "positions"), "positions such as 0,-1")
+    refused(cache("--positions", "0"), "rows 'tokens' with positions [0]")
+    refused(cache("--rows", "positions", "--positions", "40"), "text 'assign' has", "no position 40")
+
+
+@pytest.mark.parametrize("rule", ["truncate", "split"])
+def test_overlong_texts_are_cut_only_when_asked_and_counted(cache: Cache, tmp_path: Path, rule: str) -> None:
+    spans = (Span("early", 0, 1, "a"), Span("late", 590, 595, "b"))
+    write_texts(tmp_path / "texts.jsonl", [Text("long", "x = 1\n" * 100, spans), Text("short", "x")])
+    refused(cache(), "text 'long' has", f"context is {CONTEXT}", "--overlong truncate or split")
+    ran = cache("--overlong", rule, "--json")
+    lost = 1 if rule == "truncate" else 0
+    assert f"1 texts were too long ({rule}); {lost} spans lost" in ran.err
+    assert json.loads(done(ran))["overlong"] == {"rule": rule, "texts": 1, "lost_spans": lost}
+    store = ActivationStore(tmp_path / "store")
+    assert store.provenance["overlong"]["rule"] == rule
+    names = [text.id for text in store.texts]
+    assert names == ["long", "short"] if rule == "truncate" else names[0] == "long#0" and len(names) > 3
+
+
+def test_the_engine_is_chosen_by_site_or_by_name(cache: Cache, tmp_path: Path) -> None:
+    chosen = {}
+    for name, sites, options in (
+        ("hooks", "resid_post.1", ()),
+        ("bridge", "pattern.1.2", ()),
+        ("asked", "resid_post.1", ("--engine", "transformer_lens")),
+        ("nnsight", "resid_post.1", ("--engine", "nnsight")),
+    ):
+        ran = cache("--json", *options, sites=sites, out=tmp_path / name)
+        chosen[name] = json.loads(done(ran))["engine"]
+    assert chosen == {
+        "hooks": "hooks", "bridge": "transformer_lens", "asked": "transformer_lens", "nnsight": "nnsight",
+    }  # fmt: skip
+    values = {name: ActivationStore(tmp_path / name).read("resid_post.1") for name in ("hooks", "asked", "nnsight")}
+    for found in values.values():
+        assert abs(found - values["hooks"]).max() < 1e-5 * abs(values["hooks"]).max()
+    patterns = ActivationStore(tmp_path / "bridge").read("pattern.1.2")
+    assert abs(patterns.sum(1) - 1).max() < 1e-5
+    refused(cache("--engine", "hooks", sites="pattern.1", out=tmp_path / "x"), "pattern.1", "transformer_lens")
+    refused(cache("--remote", "--engine", "hooks", out=tmp_path / "x"), "--remote goes with --engine nnsight")
+
+
+def test_the_time_is_estimated_from_a_batch(cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dry = cache("--dry-run", "--json")
+    assert "less than a second here, going by one batch" in dry.err
+    assert 0 < json.loads(done(dry))["seconds"] < 60
+    small = cache("--json")
+    assert "going by one batch" not in small.err
+    assert json.loads(done(small))["seconds"] is None
+    write_texts(tmp_path / "texts.jsonl", [Text(f"t{i}", "x = 1 + 2\n" * 8) for i in range(60)])
+    large = cache("--batch-tokens", 50, out=tmp_path / "large")
+    assert "going by one batch" in large.err
+    assert "wrote" in done(large)
+
+
+def test_workers_are_refused_without_what_they_need(cache: Cache, tmp_path: Path) -> None:
+    refused(cache("--ray-address", "auto"), "--ray-address goes with --workers N")
+    refused(cache("--workers", "1", "--ray-address", "127.0.0.1:1"), "can not be used", after_progress=True)
+    refused(cache("--workers", "1", "--engine", "nnsight", out=tmp_path / "x"), "not with nnsight", after_progress=True)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_damaged_shard_is_said_and_mended(cache: Cache, tmp_path: Path) -> None:
+    done(cache())
+    whole = contents(tmp_path / "store")
+    shard = tmp_path / "store" / "shards" / "00000.h5"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    ran = cache()
+    assert f"{shard} is damaged (its checksum is " in ran.err and "and is captured again" in ran.err
+    assert done(ran)
+    assert contents(tmp_path / "store") == whole
+
+
+def test_a_model_that_fails_its_self_check_is_refused_unless_told_otherwise(
+    cache: Cache, model_folder: Path, tmp_path: Path
+) -> None:
+    """A checkpoint whose second layer's attention is cut off from the stream."""
+    from safetensors.torch import load_file, save_file
+
+    cut = shutil.copytree(model_folder, tmp_path / "cut")
+    weights = load_file(cut / "model.safetensors")
+    weights["model.layers.1.self_attn.o_proj.weight"].zero_()
+    save_file(weights, cut / "model.safetensors", metadata={"format": "pt"})
+    refused(cache(model=cut), "z.1", "--no-self-check")
+    assert done(cache("--no-self-check", model=cut))
+
+
+def test_quantisation_needs_its_library(cache: Cache) -> None:
+    import importlib.util
+
+    if importlib.util.find_spec("bitsandbytes"):
+        pytest.skip("bitsandbytes is installed")
+    refused(cache("--quantization", "8bit"), "bitsandbytes")

@@ -11,8 +11,11 @@ from calling import PYTHON, done, refused, twinprobe, twinprobe_process
 
 from cli.main import command
 
-COMMANDS = [["compare"], ["cache"], ["probe"], ["patch"], ["pretrain"], ["show"]]
-SHOWN = [["show", "pairs"], ["show", "tasks"], ["show", "sites"], ["show", "store"]]
+COMMANDS = [["compare"], ["cache"], ["probe"], ["patch"], ["pretrain"], ["show"], ["store"]]
+PARTS = [
+    *(["show", name] for name in ("pairs", "tasks", "sites", "store")),
+    *(["store", name] for name in ("verify", "pack", "merge")),
+]
 HEAVY = ("torch", "transformers", "transformer_lens", "sklearn", "scipy", "pandas", "numpy", "h5py", "matplotlib")
 
 
@@ -21,14 +24,14 @@ def test_help_loads_nothing_heavy() -> None:
     script = f"""
 import sys
 from cli.main import main
-for words in {[[], *COMMANDS, *SHOWN]!r}:
+for words in {[[], *COMMANDS, *PARTS]!r}:
     sys.argv = ["twinprobe", *words, "--help"]
     main()
 print("LOADED", *set(sys.modules) & set({HEAVY!r}))
 """
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, env=PYTHON)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.count("Usage: twinprobe") == 11
+    assert ran.stdout.count("Usage: twinprobe") == 15
     assert ran.stdout.splitlines()[-1].split() == ["LOADED"]
 
 
@@ -44,13 +47,13 @@ def test_every_command_shows_an_example_of_itself(words: list[str]) -> None:
     assert f"  twinprobe {' '.join(words)}" in done(twinprobe(*words, "--help"))
 
 
-@pytest.mark.parametrize("words", [*COMMANDS[:-1], *SHOWN], ids=" ".join)
+@pytest.mark.parametrize("words", [*COMMANDS[:-2], *PARTS], ids=" ".join)
 def test_every_command_can_answer_in_json(words: list[str]) -> None:
     assert "--json" in done(twinprobe(*words, "--help"))
 
 
 def test_a_bare_command_is_answered_with_help() -> None:
-    for words in ([], ["show"]):
+    for words in ([], ["show"], ["store"]):
         ran = twinprobe(*words)
         assert f"Usage: {' '.join(['twinprobe', *words])}" in ran.out + ran.err
         assert "Traceback" not in ran.err

@@ -105,7 +105,7 @@ def test_store_shows_what_was_captured(store: Path, model_folder: Path) -> None:
         fingerprint,
         "float32, sdpa attention, on cpu, by hooks",
         "2 (overlong: none)",
-        "12 (BOS prepended)",
+        "8 (BOS prepended)",
         "3 (spans, last of their tokens)",
         "role 2: name 2",
         "value 1",
@@ -125,7 +125,7 @@ def test_store_as_json_holds_the_provenance_and_what_can_be_counted(store: Path)
     shown = json.loads(done(twinprobe("show", "store", store, "--json")))
     assert shown["n_texts"] == 2
     assert shown["n_rows"] == 3
-    assert shown["n_tokens"] == 12
+    assert shown["n_tokens"] == 8
     assert shown["spans"] == {"role": 2, "value": 1}
     assert shown["labels"] == {"role": {"name": 2}, "value": {"": 1}}
     assert shown["bytes"] == sum(path.stat().st_size for path in store.rglob("*") if path.is_file())

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, ENCODER_DECODERS, ENCODERS
+from conftest import ARCHITECTURES, CONTEXT, ENCODER_DECODERS, ENCODERS, GPT_SIZES, GRANITE_FACTORS, GROUPED, SIZES
 
 from activations.engines import Engine
 from activations.engines.hooks import HooksEngine, run
@@ -24,12 +24,47 @@ from activations.errors import TwinprobeError
 from activations.inputs import pad
 from activations.sites import DESCRIPTIONS, WITHOUT_LAYER, Site
 
-sys.path.append(str(Path(__file__).parents[1]))  # for reference.py
+sys.path.append(str(Path(__file__).parents[1]))
+from reference import snapshot as snapshot
 
 if TYPE_CHECKING:
     from activations.loaded import LoadedModel
 
 ALL = (*ARCHITECTURES, *ENCODERS, *ENCODER_DECODERS)
+LATENT = {"kv_lora_rank": 8, "q_lora_rank": None, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 4}
+ROUTED = {"num_experts_per_tok": 2, "moe_intermediate_size": 12}
+OTHERS: dict[str, dict[str, Any]] = {
+    "Apertus": GROUPED,
+    "Bloom": {"hidden_size": 16, "n_head": 4, "n_layer": 3},
+    "Cohere": GROUPED,
+    "DeepseekV2": {**SIZES, **LATENT, **ROUTED, "first_k_dense_replace": 1, "n_routed_experts": 4, "n_group": 1},
+    "Exaone4": GROUPED,
+    "Falcon": {"hidden_size": 16, "num_attention_heads": 4, "num_hidden_layers": 3},
+    "Gemma": {**GROUPED, "head_dim": 6},
+    "Gemma3Text": {**GROUPED, "head_dim": 6, "query_pre_attn_scalar": 6},
+    "Glm": {**GROUPED, "head_dim": 4},
+    "GPTJ": {**GPT_SIZES, "rotary_dim": 2},
+    "GPTNeo": {"hidden_size": 16, "num_heads": 4, "num_layers": 2, "attention_types": [[["global"], 2]]},
+    "GraniteMoe": {**GROUPED, **GRANITE_FACTORS, "num_local_experts": 4},
+    "Mixtral": {**GROUPED, "num_local_experts": 4},
+    "Mpt": {"d_model": 16, "n_heads": 4, "n_layers": 3},
+    "Nemotron": GROUPED,
+    "Olmo": GROUPED,
+    "Olmo2": GROUPED,
+    "OPT": {
+        "hidden_size": 16,
+        "ffn_dim": 24,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 3,
+        "word_embed_proj_dim": 16,
+    },
+    "Phi": {**SIZES, "max_position_embeddings": CONTEXT},
+    "Qwen3Moe": {**GROUPED, **ROUTED, "head_dim": 6, "num_experts": 4},
+    "SeedOss": {**GROUPED, "head_dim": 4},
+    "SmolLM3": GROUPED,
+    "StableLm": {**GROUPED, "hidden_size": 64},
+}
+"""Further decoders: where several engines serve a site, they are compared with one another."""
 MARKS = {"hooks": "h", "transformer_lens": "t", "nnsight": "n"}
 BOUND = 1e-5
 """Largest difference between engines in float32, relative to the largest value at the site."""
@@ -69,6 +104,25 @@ def refusal(engine: Engine, site: Site) -> str | None:
     except TwinprobeError as error:
         return str(error)
     return None
+
+
+def agree(loaded: LoadedModel) -> set[str]:
+    """Names of the sites that all engines serve, after comparing all that several serve."""
+    ids, mask = batch(loaded)
+    made, named = engines(loaded), every_name(loaded)
+    everywhere = set()
+    for (_, name), sites in named.items():
+        found = [
+            (engine.name, engine.forward(ids, mask, sites))
+            for engine in made.values()
+            if not any(refusal(engine, site) for site in sites)
+        ]
+        for other, rows in found[1:]:
+            for site in sites:
+                compare(site, other, rows[site], found[0][1][site], mask)
+        if len(found) == len(made):
+            everywhere.add(name)
+    return everywhere
 
 
 def support(loaded: LoadedModel) -> dict[tuple[str | None, str], str]:
