@@ -25,7 +25,7 @@ from activations.texts import Text, text_set_hash
 from activations.writer import BackgroundWriter, StoreWriter
 
 SHARD_BYTES = 64 * 2**20
-"""Activations per shard. Two shards are in memory at a time: one being computed, one being written."""
+"""Activations per shard. Three shards are in memory at a time: one being computed, two being written."""
 SHARD_TOKENS = 2**17
 """Tokens read per shard: a killed run has at most this much to do again, however few rows are kept."""
 

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 from activations.engines import Engine, make_engine
 from activations.errors import TwinprobeError
 from activations.inputs import Encoded
+from activations.layout import shard_path
 from activations.models import LoadedModel, ModelSpec, load_model
 from activations.shards import Recipe, run_shard
-from activations.writer import shard_path, write_shard
+from activations.writer import write_shard
 
 if TYPE_CHECKING:
     from activations.capturing import Job

@@ -11,6 +11,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -59,16 +60,8 @@ def undated() -> h5py.h5p.PropDCID:
     return properties
 
 
-def read_activations(dataset: h5py.Dataset, dtype: str) -> npt.NDArray[Any]:
-    """Read a whole dataset as stored: float32, float16, or the bits of bfloat16 as uint16."""
-    raw = np.empty(dataset.shape, dtype="<u2" if dtype == "bfloat16" else dtype)
-    if raw.size:
-        dataset.id.read(h5py.h5s.ALL, h5py.h5s.ALL, raw, mtype=file_type(dtype))
-    return raw
-
-
 def to_float32(raw: npt.NDArray[Any], dtype: str) -> npt.NDArray[np.float32]:
-    """Exact float32 values of what :func:`read_activations` returns."""
+    """Exact float32 values of float32, float16, or the bits of bfloat16 as uint16."""
     if dtype == "bfloat16":
         return (raw.astype(np.uint32) << 16).view(np.float32)
     return raw.astype(np.float32, copy=False)
@@ -90,7 +83,11 @@ def whole_file(path: Path) -> Iterator[h5py.File]:
                 yield file
             if sink.error is not None:
                 raise sink.error
-            os.pwrite(handle, b"twinprobe crc32 %08x\n" % _checksum(handle), 0)
+            with ThreadPoolExecutor(1) as pool:  # most of the time goes into syncing, the checksum is free beside it
+                synced = pool.submit(os.fsync, handle)
+                checksum = _checksum(handle)
+                synced.result()
+            os.pwrite(handle, b"twinprobe crc32 %08x\n" % checksum, 0)
             os.fsync(handle)
         finally:
             os.close(handle)

@@ -27,7 +27,8 @@ class ModelSpec:
 
     ``name`` is a hub name, a local folder, or ``embedded:NAME`` for a twin that ships with the package. ``dtype`` is
     the compute type (``auto``: the checkpoint's own). ``device_map`` (for example ``auto``) spreads a large model over
-    devices and overrides ``device``. ``attention`` is the kernel (``sdpa``, ``eager``, ``flash_attention_2``).
+    devices and overrides ``device``. ``attention`` is the kernel (``sdpa``, ``eager``, ``flash_attention_2``; ``auto``: SDPA
+    where the architecture has it, else eager).
     ``random_init`` replaces the weights by freshly initialised ones drawn with that seed. ``quantization`` (``8bit`` or
     ``4bit``) loads the weights through bitsandbytes; checkpoints that are quantised already need none.
     """
@@ -37,7 +38,7 @@ class ModelSpec:
     dtype: str = "float32"
     device: str = "cpu"
     device_map: str | None = None
-    attention: str = "sdpa"
+    attention: str = "auto"
     allow_pickle: bool = False
     trust_remote_code: bool = False
     random_init: int | None = None
@@ -222,8 +223,8 @@ class LoadedModel:
         """
         if self.kind != "decoder":
             raise TwinprobeError(
-                f"{self.spec.name} ({type(self.model).__name__}) is an {self.kind}; patching, scoring and the paired study need "
-                "decoders, which predict the next token: twinprobe cache and probe work with it"
+                f"{self.spec.name} ({type(self.model).__name__}) is an {self.kind}; patching, scoring and the paired study "
+                "need decoders, which predict the next token: twinprobe cache and probe work with it"
             )
 
     def provenance(self) -> dict[str, Any]:

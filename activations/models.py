@@ -88,7 +88,7 @@ def load_model(spec: ModelSpec | str, check: bool = True) -> LoadedModel:
             model, info = auto_class(kind).from_pretrained(
                 source,
                 dtype=_dtype(spec),
-                attn_implementation=spec.attention,
+                attn_implementation=_kernel(spec),
                 use_safetensors=None if spec.allow_pickle else True,
                 output_loading_info=True,
                 **placed,
@@ -217,7 +217,7 @@ def _random_model(config: Any, spec: ModelSpec) -> PreTrainedModel:
     with torch.random.fork_rng():
         torch.manual_seed(spec.random_init or 0)
         model = auto_class(kind_of(config)).from_config(
-            config, attn_implementation=spec.attention, trust_remote_code=spec.trust_remote_code
+            config, attn_implementation=_kernel(spec), trust_remote_code=spec.trust_remote_code
         )
     return model if spec.dtype == "auto" else model.to(getattr(torch, spec.dtype))
 
@@ -235,3 +235,8 @@ def _check_device(spec: ModelSpec) -> None:
         raise TwinprobeError(
             f"device {spec.device!r} is not there: {torch.cuda.device_count()} CUDA devices were found"
         ) from None
+
+
+def _kernel(spec: ModelSpec) -> str | None:
+    """The attention kernel as transformers wants it: ``None`` for the architecture's own choice."""
+    return None if spec.attention == "auto" else spec.attention

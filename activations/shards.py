@@ -12,9 +12,9 @@ import numpy.typing as npt
 from activations.engines import Engine
 from activations.errors import TwinprobeError
 from activations.inputs import Encoded, batches, pad
+from activations.layout import INPUT_COLUMNS, ROW_COLUMNS
 from activations.rows import RowRule, TextRows, selection
 from activations.sites import Site
-from activations.store import INPUT_COLUMNS, ROW_COLUMNS
 from activations.writer import Shard
 
 if TYPE_CHECKING:
@@ -63,9 +63,9 @@ def run_shard(
     done = 0
     for batch in batches([len(item) for item in encoded], recipe.batch_tokens):
         rows = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in batch])
-        select = landing.receive(selection([planned[i] for i in batch], recipe.rule.pool), recipe.dtype)
         if len(rows):
             ids, mask = pad([encoded[i].tokens for i in batch], recipe.pad_id, device)
+            select = selection([planned[i] for i in batch], recipe.rule.pool)
             landing.land(engine.forward(ids, mask, recipe.sites, select), rows)
         done += len(batch)
         advance(done)
@@ -92,34 +92,33 @@ class _Landing:
     _on_the_way: tuple[dict[Site, torch.Tensor], npt.NDArray[np.int64], list[Any]] | None = None
     _streams: dict[Any, Any] = field(default_factory=dict)
 
-    def receive(
-        self, select: Callable[[torch.Tensor], torch.Tensor], dtype: str
-    ) -> Callable[[torch.Tensor], torch.Tensor]:
-        """``select``, and what it gives off to this machine's memory."""
-
-        def received(activation: torch.Tensor) -> torch.Tensor:
-            import torch
-
-            rows = select(activation)
-            kind = str(rows.dtype).removeprefix("torch.")
-            if dtype not in (kind, "float32"):
-                raise TwinprobeError(f"rows are {kind}, which storage dtype {dtype} would lose bits of; store float32")
-            if rows.device.type != "cuda":
-                return rows.cpu()
-            stream = self._streams.setdefault(rows.device, torch.cuda.Stream(rows.device))
-            stream.wait_stream(torch.cuda.current_stream(rows.device))
-            with torch.cuda.stream(stream):
-                pinned = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
-                pinned.copy_(rows, non_blocking=True)
-            rows.record_stream(stream)
-            return pinned
-
-        return received
-
     def land(self, found: dict[Site, torch.Tensor], rows: npt.NDArray[np.int64]) -> None:
         """Take a batch's rows; the batch before it is put in place."""
-        before, self._on_the_way = self._on_the_way, (found, rows, [s.record_event() for s in self._streams.values()])
+        before = self._on_the_way
+        copies = {site: self._copy(site, found[site]) for site in self.values}
+        self._on_the_way = (copies, rows, [stream.record_event() for stream in self._streams.values()])
         self._place(before)
+
+    def _copy(self, site: Site, rows: torch.Tensor) -> torch.Tensor:
+        """``rows`` in this machine's memory, or for those of a GPU, where they will be."""
+        import torch
+
+        if self.values[site].dtype not in (rows.dtype, torch.float32):
+            kind, stored = (str(dtype).removeprefix("torch.") for dtype in (rows.dtype, self.values[site].dtype))
+            raise TwinprobeError(
+                f"rows of {site} are {kind}, which storage dtype {stored} would lose bits of; store float32"
+            )
+        if rows.device.type != "cuda":
+            return rows.cpu()
+        if rows.device not in self._streams:
+            self._streams[rows.device] = torch.cuda.Stream(rows.device)
+        stream = self._streams[rows.device]
+        stream.wait_stream(torch.cuda.current_stream(rows.device))
+        with torch.cuda.stream(stream):
+            pinned = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
+            pinned.copy_(rows, non_blocking=True)
+        rows.record_stream(stream)
+        return pinned
 
     def _place(self, batch: tuple[dict[Site, torch.Tensor], npt.NDArray[np.int64], list[Any]] | None) -> None:
         import torch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,11 +19,15 @@ from filelock import FileLock, Timeout
 from activations.errors import TwinprobeError
 from activations.files import write_whole
 from activations.hdf5 import damage, undated, whole_file, write_activations
+from activations.layout import INPUT_COLUMNS, ROW_COLUMNS, shard_path
+from activations.records import SCHEMA, first_difference, read_record
 from activations.sites import Site
-from activations.store import INPUT_COLUMNS, ROW_COLUMNS, SCHEMA, ActivationStore, read_record
+from activations.store import ActivationStore
 from activations.texts import Text, read_texts, text_set_hash, write_texts
 
 LOCK = ".lock"
+IN_FLIGHT = 2
+"""Shards written at a time: while one is synced to disk, the next is handed to the operating system."""
 
 
 @dataclass(frozen=True)
@@ -120,11 +125,6 @@ class StoreWriter:
         return ActivationStore(self.path)
 
 
-def shard_path(store: Path, number: int) -> Path:
-    """Where a shard lies or will lie."""
-    return store / "shards" / f"{number:05d}.h5"
-
-
 def write_shard(store: Path, number: int, shard: Shard, dtype: str) -> None:
     """Write one shard of a store, whole and with its checksum."""
     with whole_file(shard_path(store, number)) as file:
@@ -137,26 +137,22 @@ def write_shard(store: Path, number: int, shard: Shard, dtype: str) -> None:
 
 
 class BackgroundWriter:
-    """Writes one shard in a thread while the next is computed; at most one is on its way.
+    """Writes shards in threads while the next is computed; at most ``IN_FLIGHT`` are on their way.
 
-    A context manager: leaving it waits for that one, so that nothing computed is lost, and raises what went wrong with
-    it unless another error is under way.
+    A context manager: leaving it waits for those, so that nothing computed is lost, and raises what went wrong with the
+    first of them unless another error is under way.
     """
 
     def __init__(self, write: Callable[[int, Shard], None]) -> None:
         self._write = write
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="shards")
-        self._under_way: Future[None] | None = None
+        self._pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="shards")
+        self._under_way: deque[Future[None]] = deque()
 
     def put(self, number: int, shard: Shard) -> None:
-        """Hand a shard over; waits for the one before it, and raises what went wrong with that."""
-        self._wait()
-        self._under_way = self._pool.submit(self._write, number, shard)
-
-    def _wait(self) -> None:
-        if self._under_way is not None:
-            under_way, self._under_way = self._under_way, None
-            under_way.result()
+        """Hand a shard over; waits where too many are on their way, and raises what went wrong with an earlier one."""
+        while len(self._under_way) >= IN_FLIGHT:
+            self._under_way.popleft().result()
+        self._under_way.append(self._pool.submit(self._write, number, shard))
 
     def __enter__(self) -> BackgroundWriter:
         return self
@@ -166,7 +162,8 @@ class BackgroundWriter:
     ) -> None:
         self._pool.shutdown(wait=True)
         if error is None:
-            self._wait()
+            for written in self._under_way:
+                written.result()
 
 
 @dataclass(frozen=True)
@@ -226,24 +223,9 @@ def _holds(path: Path, texts: str | None) -> bool:
 
 
 def _refuse_other_job(path: Path, held: dict[str, Any], wanted: dict[str, Any]) -> None:
-    for key in sorted(held.keys() | wanted.keys()):
-        if held.get(key) != wanted.get(key):
-            there, here = (_short(value) for value in _first_difference(held.get(key), wanted.get(key)))
-            raise TwinprobeError(
-                f"{path} holds a store of another job: its {key} is {there}, this job's is {here}; "
-                "choose another output folder or remove that one"
-            )
-
-
-def _first_difference(there: Any, here: Any) -> tuple[Any, Any]:
-    """Of two tables, only the entry that differs."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in sorted(there.keys() | here.keys()):
-            if there.get(key) != here.get(key):
-                return {key: there.get(key)}, {key: here.get(key)}
-    return there, here
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 120 else f"{text[:117]}..."
+    if found := first_difference(held, wanted):
+        key, there, here = found
+        raise TwinprobeError(
+            f"{path} holds a store of another job: its {key} is {there}, this job's is {here}; "
+            "choose another output folder or remove that one"
+        )

@@ -26,7 +26,12 @@ _LOADING = (
     ),
     click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:0, mps."),
     click.option("--device-map", default=None, help="Spread a large model over devices, e.g. auto (needs accelerate)."),
-    click.option("--attention", default="sdpa", show_default=True, help="Kernel: sdpa, eager, flash_attention_2."),
+    click.option(
+        "--attention",
+        default="auto",
+        show_default=True,
+        help="Kernel: sdpa, eager, flash_attention_2; auto: sdpa where the architecture has it, else eager.",
+    ),
     click.option(
         "--quantization", type=click.Choice(["8bit", "4bit"]), default=None, help="Load quantised by bitsandbytes."
     ),

@@ -92,8 +92,9 @@ def patch(
             def advance(done: int, total: int, role: str = role) -> None:
                 report(role, done, total)
 
+            loaded = load_model(spec, check=loading["self_check"])
             tables = patch_task(
-                load_model(spec, check=loading["self_check"]), label, items, list(dict.fromkeys(forms)) or known, bos=prepend, max_prompts=max_prompts,
+                loaded, label, items, list(dict.fromkeys(forms)) or known, bos=prepend, max_prompts=max_prompts,
                 max_items=max_items, check_exact=check_exact, seed=seed, n_resamples=1000, progress=advance,
             )  # fmt: skip
             for name, table in tables.items():

@@ -41,7 +41,7 @@ class LoadTable(Table):
     dtype: str = "float32"
     device: str = "cpu"
     device_map: str | None = None
-    attention: str = "sdpa"
+    attention: str = "auto"
     bos: Literal["auto", "always", "never"] = "auto"
     allow_pickle: bool = False
     trust_remote_code: bool = False

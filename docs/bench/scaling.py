@@ -91,15 +91,14 @@ def main(device: str) -> None:
         f"largest sizes lie within {worst:.0%} of the line\n"
     )
     print(
-        "| model | layers × width | kB per token and site | MB per token, all of resid_post | tokens/s (extrapolated) | MB/s to disk |"
+        "| model | layers × width | kB per token and site | MB per token, all layers | tokens/s (extrapolated) | MB/s |"
     )
     print("|---|---|---|---|---|---|")
     for target, width, layers in TARGETS:
         rate = 1 / (slope * BILLIONS[target] * 1e9)
         size = 2 * width * layers
-        print(
-            f"| {target} | {layers} × {width} | {2 * width / 1e3:.1f} | {size / 1e6:.2f} | {rate:.3g} | {size * rate / 1e6:.2g} |"
-        )
+        sizes = f"{2 * width / 1e3:.1f} | {size / 1e6:.2f}"
+        print(f"| {target} | {layers} × {width} | {sizes} | {rate:.3g} | {size * rate / 1e6:.2g} |")
 
 
 if __name__ == "__main__":

