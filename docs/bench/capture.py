@@ -32,8 +32,9 @@ import torch
 import transformers
 
 from activations.capturing import Job, prepare, run
-from activations.inputs import batches, encode, pad
+from activations.inputs import batches, pad
 from activations.models import LoadedModel, ModelSpec, load_tokenizer, wrap
+from activations.overlong import fit
 from activations.rows import RowRule
 from activations.sites import Site
 from activations.store import ActivationStore
@@ -164,7 +165,7 @@ def main(count: int, rounds: int, device: str, loops: bool, folder: Path | None)
     loaded = make_model(shape, device)
     rule, dtype = (RowRule(), "float32") if device == "cpu" else (RowRule("last"), "bfloat16")
     sites = [Site("resid_post", layer) for layer in range(loaded.n_layers)]
-    texts = [item.text for item in encode(loaded.tokenizer, stdlib_texts(count), True, CONTEXT)]
+    texts = [item.text for item in fit(loaded.tokenizer, stdlib_texts(count), True, CONTEXT, "truncate").encoded]
     job = prepare(loaded, texts, sites, bos=True, rule=rule, dtype=dtype)
     expected = job.estimate()
     lengths = sorted(len(item) for item in job.encoded)
