@@ -199,6 +199,7 @@ def prepare(
     provenance = {
         "model": loaded.provenance(),
         "engine": reader.name,
+        "attention_kernel": "eager" if reader.name == "transformer_lens" else loaded.model.config._attn_implementation,
         "texts": text_set_hash(item.text for item in encoded),
         "overlong": {"rule": overlong, "texts": fitted.overlong, "lost_spans": fitted.lost_spans},
         "sites": [str(site) for site in sites],

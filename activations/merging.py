@@ -20,6 +20,8 @@ from activations.tables import Columns, columns
 from activations.texts import Text, text_set_hash
 from activations.writer import Shard, StoreWriter
 
+_OF_THE_SITES = ("engine", "attention_kernel")
+"""What stores of different sites may differ in; a merge lists them all."""
 _OF_THE_FILES = ("schema", "shards", "shard_bytes", "shard_tokens", "merged")
 """Keys of a provenance that say how a store is cut, or where it comes from, and nothing about its rows."""
 
@@ -116,7 +118,7 @@ def _over_texts(parents: Sequence[ActivationStore]) -> Plan:
 
 def _over_sites(parents: Sequence[ActivationStore]) -> Plan:
     """The same texts and rows, different sites."""
-    _refuse_differences(parents, "sites", "engine")
+    _refuse_differences(parents, "sites", *_OF_THE_SITES)
     for first, second in combinations(parents, 2):
         if shared := [site for site in first.sites if site in second.sites]:
             raise _apart(first, second, f"both hold {shared[0]} of the same texts")
@@ -126,9 +128,12 @@ def _over_sites(parents: Sequence[ActivationStore]) -> Plan:
     cuts = [zip(store.layout.rows.tolist(), store.layout.tokens.tolist(), strict=True) for store in parents]
     ends = sorted(set(chain.from_iterable(cuts)))
     pieces = [_Piece(parents, (a, b), (c, d)) for (a, c), (b, d) in pairwise(ends)]
-    engines = dict.fromkeys(name for store in parents for name in store.provenance["engine"].split(", "))
+    joined = {
+        key: ", ".join(dict.fromkeys(name for store in parents for name in store.provenance[key].split(", ")))
+        for key in _OF_THE_SITES
+    }
     sites = [site for store in parents for site in store.sites]
-    return _provenance(parents, {"sites": sites, "engine": ", ".join(engines)}), parents[0].texts, pieces
+    return _provenance(parents, {"sites": sites, **joined}), parents[0].texts, pieces
 
 
 def _check_equal_rows(pieces: Sequence[_Piece]) -> None:
@@ -161,7 +166,7 @@ def _apart(here: ActivationStore, there: ActivationStore, difference: str) -> Tw
 def _provenance(parents: Sequence[ActivationStore], changed: dict[str, Any]) -> dict[str, Any]:
     """That of the first parent, with what the whole has otherwise and a note of each parent."""
     kept = {key: value for key, value in parents[0].provenance.items() if key not in _OF_THE_FILES}
-    noted = ("texts", "overlong", "sites", "engine", "merged")
+    noted = ("texts", "overlong", "sites", *_OF_THE_SITES, "merged")
     merged = [
         {"name": store.path.resolve().name, "rows": store.n_rows}
         | {key: store.provenance[key] for key in noted if key in store.provenance}

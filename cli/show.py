@@ -144,7 +144,7 @@ def store(path: Path, as_json: bool) -> None:
         "model": [f"{model['name']} ({model['architecture']}, {model['layers']} layers × {model['width']})"],
         "fingerprint": [model["fingerprint"] + (f", commit {model['commit']}" if model["commit"] else "")],
         "computed in": [
-            f"{model['compute_dtype']}, {model['attention_kernel']} attention, on {model['device']}, by {facts['engine']}"
+            f"{model['compute_dtype']}, {facts['attention_kernel']} attention, on {model['device']}, by {facts['engine']}"
         ],
         "texts": [f"{facts['n_texts']:,} (overlong: {'none' if overlong['rule'] == 'error' else too_long})"],
         "tokens": [f"{facts['n_tokens']:,} (BOS {'prepended' if facts['bos'] else 'not used'}{closed})"],

@@ -75,6 +75,7 @@ def write_store(
     provenance = {
         "model": MODEL,
         "engine": "hooks",
+        "attention_kernel": "sdpa",
         "texts": text_set_hash(texts),
         "overlong": {"rule": "truncate", "texts": len(texts), "lost_spans": 1},
         "sites": list(sites),

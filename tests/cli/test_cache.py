@@ -307,6 +307,8 @@ def test_the_engine_is_chosen_by_site_or_by_name(cache: Cache, tmp_path: Path) -
     values = {name: ActivationStore(tmp_path / name).read("resid_post.1") for name in ("hooks", "asked", "nnsight")}
     for found in values.values():
         assert abs(found - values["hooks"]).max() < 1e-5 * abs(values["hooks"]).max()
+    kernels = [ActivationStore(tmp_path / name).provenance["attention_kernel"] for name in chosen]
+    assert kernels == ["sdpa", "eager", "eager", "sdpa"]
     patterns = ActivationStore(tmp_path / "bridge").read("pattern.1.2")
     assert abs(patterns.sum(1) - 1).max() < 1e-5
     refused(cache("--engine", "hooks", sites="pattern.1", out=tmp_path / "x"), "pattern.1", "transformer_lens")
