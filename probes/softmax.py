@@ -132,7 +132,7 @@ def solve_path(
         start = np.concatenate([weights / step, intercepts[:, None]], axis=1)
         with one_blas_thread():
             found = minimize(
-                _loss_and_gradient,
+                loss_and_gradient,
                 start.ravel(),
                 args=((data.scores * step).astype(data.scores.dtype, copy=False), truth, penalty * step**2),
                 jac=True,
@@ -146,7 +146,7 @@ def solve_path(
     return [solutions[index] for index in range(len(strengths))]
 
 
-def _loss_and_gradient(
+def loss_and_gradient(
     flat: NDArray[np.float64], scores: FloatArray, truth: FloatArray, penalty: NDArray[np.float64]
 ) -> tuple[float, NDArray[np.float64]]:
     """Mean cross entropy plus penalty and its gradient; products in the rows' dtype, sums in float64."""

@@ -124,7 +124,7 @@ def transfer(
     score, gained = mean_intervals(
         np.stack([correct, correct.astype(float) - control_correct], axis=1), kept.items, n_resamples, seed
     )
-    ratio = _ratio(np.stack([correct, in_form, majority], axis=1), kept.items, min_gain, n_resamples, seed)
+    ratio = gain_ratio(np.stack([correct, in_form, majority], axis=1), kept.items, min_gain, n_resamples, seed)
     return TransferResult(
         source_site=source.site,
         target_site=target.site,
@@ -173,7 +173,7 @@ def _recentre(features: NDArray[Any], source_rows: Rows, target_rows: Rows) -> N
     return np.asarray((features - mean) / scale * to_scale + to_mean, dtype=np.float64)
 
 
-def _ratio(
+def gain_ratio(
     table: NDArray[Any], clusters: NDArray[np.str_], min_gain: float, n_resamples: int, seed: int
 ) -> Interval | None:
     """``(transfer - chance) / (in form - chance)`` of three such columns; None where it means nothing."""

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from activations.errors import TwinprobeError, did_you_mean
-from probes.tasks import aliasing, binding, identifiers, nesting
+from probes.tasks import (
+    aliasing,
+    arithmetic,
+    binding,
+    boolean,
+    branching,
+    identifiers,
+    loops,
+    nesting,
+    ordering,
+    roles,
+    scope,
+    value_types,
+)
 from probes.tasks.items import Contrast, Form, Item, Task
 
 __all__ = ["TASKS", "Contrast", "Form", "Item", "Task", "get_task"]
 
-TASKS: dict[str, Task] = {
-    task.name: task for task in (nesting.generate, binding.generate, aliasing.generate, identifiers.generate)
-}
+_MODULES = (
+    *(nesting, binding, aliasing, arithmetic, boolean, branching, loops, ordering, roles, value_types, scope),
+    identifiers,
+)
+TASKS: dict[str, Task] = {module.generate.name: module.generate for module in _MODULES}
 
 
 def get_task(name: str) -> Task:

@@ -82,7 +82,9 @@ def test_stores_over_the_same_texts_become_one_with_all_sites(tmp_path: Path, ro
     """Cut wherever a parent was, also where the rows of a shard are none."""
     kind: dict[str, Any] = {"dtype": "float16", "rows": rows}
     write_store(tmp_path / "a", range(9), (1, 4), **kind, sites=ONE)
-    write_store(tmp_path / "b", range(9), (4, 5, 8), **kind, sites=OTHER, engine="transformer_lens", attention_kernel="eager")
+    write_store(
+        tmp_path / "b", range(9), (4, 5, 8), **kind, sites=OTHER, engine="transformer_lens", attention_kernel="eager"
+    )
     expected = write_store(tmp_path / "whole", range(9), (1, 4, 5, 8), **kind, sites={**ONE, **OTHER})
     store = merge([tmp_path / "a", packed(tmp_path / "b", "zstd")], tmp_path / "m")
     assert store.sites == [*ONE, *OTHER]

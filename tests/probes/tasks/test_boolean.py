@@ -1,0 +1,280 @@
+"""Boolean: Python runs the code form, a parser of its own evaluates the others, and a bag of words knows nothing."""
+
+import re
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from task_surface import aligned, scorable, surface, trained
+
+from activations.errors import TwinprobeError
+from activations.models import ModelSpec, load_tokenizer
+from probes.tasks import boolean
+from probes.tasks.pools import PEOPLE
+
+generate = boolean.generate.generate
+NAMES = {word for words in PEOPLE.values() for word in words}
+FORMS = ("code", "prose", "formal")
+OPPOSITES = {"late": "early", "bound": "free", "weak": "strong", "down": "up", "wrong": "right", "absent": "present",
+             "young": "old", "bad": "good"}  # fmt: skip
+GOOD = set(OPPOSITES.values())
+DENIALS = ("it is not so that", "it is false that", "we deny that", "nobody can say that", "it is a lie that",
+           "it can not be that", "it does not hold that", "there is no way that")  # fmt: skip
+forms = pytest.mark.parametrize("form", FORMS)
+seeds = given(seed=st.integers(0, 2**32))
+few = settings(max_examples=15, deadline=None, derandomize=True)
+
+
+def holds(code: str, answer: str) -> bool:
+    """Whether Python agrees that the unfinished assertion is completed by ``answer``."""
+    try:
+        exec(code + answer, {})
+    except AssertionError:
+        return False
+    return True
+
+
+def read(prose: str) -> tuple[dict[str, bool], list[str]]:
+    """Which names are said to be true, in order, and the words of the question: the first to speak of several names."""
+    truths: dict[str, bool] = {}
+    sentences = prose.split(". ")
+    while len(words := re.findall(r"\w+", sentences[0])) and sum(word in NAMES for word in words) == 1:
+        (name,), state = [word for word in words if word in NAMES], words[-1]
+        assert name not in truths and (state in GOOD) != (state in OPPOSITES), sentences[0]
+        truths[name] = state in GOOD
+        sentences.pop(0)
+    return truths, re.findall(r"\w+", " ".join(sentences))
+
+
+def claim(words: list[str], truths: dict[str, bool], names: list[str]) -> bool:
+    """Take one claim off the front of ``words`` and say whether it holds; ``names`` collects those that it mentions."""
+    for denial in DENIALS:
+        if words[: len(denial.split())] == denial.split():
+            del words[: len(denial.split())]
+            return not claim(words, truths, names)
+    first = words.pop(0)
+    if first in ("both", "either"):
+        left = claim(words, truths, names)
+        assert words.pop(0) == {"both": "and", "either": "or"}[first]
+        right = claim(words, truths, names)
+        if first == "both":
+            return left and right
+        assert [words.pop(0), words.pop(0)] == ["or", "both"]
+        return left or right
+    assert first == "the"
+    name, verb = words.pop(0), words.pop(0)
+    assert verb == "is"
+    names.append(name)
+    denied = words[0] == "not" and bool(words.pop(0))
+    assert words.pop(0) in GOOD
+    return truths[name] != denied
+
+
+def solve_prose(text: str, names: list[str] | None = None) -> str:
+    """Evaluate the claim that the question is about, from its first joining word or denial on."""
+    truths, words = read(text)
+    openers = [opener.split() for opener in ("both", "either", *DENIALS)]
+    start = next(i for i in range(len(words)) if any(words[i : i + len(opener)] == opener for opener in openers))
+    return f" {claim(words[start:], truths, [] if names is None else names)}"
+
+
+def solve_formal(text: str) -> str:
+    """Let Python evaluate the formula, the stretch from the last fact to the last bracket, its signs put into words."""
+    truths = {name: sign == "T" for name, sign in re.findall(r"\b([a-z])\b\W*\b([TF])\b", text)}
+    rest = re.split(r"\b[TF]\b", text)[-1]
+    formula = rest[: rest.rindex(")") + 1].lstrip(") ;,|\n")
+    for sign, word in ((r"&&?|/\\|AND|And", " and "), (r"\|\|?|\\/|OR|Or", " or "), (r"[~!]|NOT|Not", " not ")):
+        formula = re.sub(sign, word, formula)
+    return f" {str(eval(formula.strip(), {}, truths))[0]}"
+
+
+SOLVERS = {"prose": solve_prose, "formal": solve_formal}
+
+
+@pytest.fixture(scope="module")
+def items():
+    return generate(600, 0)
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    return load_tokenizer(ModelSpec("embedded:code"))
+
+
+@pytest.fixture(scope="module")
+def learned():
+    """Tokenizers that have learned the words of this task, with digits apart and not."""
+    texts = [text.text + text.answer for item in generate(90, 1) for text in item.forms.values()]
+    return [trained(texts, digits_apart) for digits_apart in (True, False)]
+
+
+@seeds
+@few
+def test_python_agrees_with_the_answers_of_the_code_form(seed):
+    for item in generate(18, seed):
+        form = item.forms["code"]
+        assert [word for word in form.candidates if holds(form.text, word)] == [form.answer]
+        assert [word for word in form.candidates if holds(form.contrast.text, word)] == [form.contrast.answer]
+
+
+@seeds
+@few
+def test_readers_agree_with_the_other_forms(seed):
+    for item in generate(18, seed):
+        for name, solve in SOLVERS.items():
+            form = item.forms[name]
+            assert solve(form.text) == form.answer
+            assert solve(form.contrast.text) == form.contrast.answer
+            assert set(form.candidates) == {form.answer, form.contrast.answer}
+
+
+def test_every_template_is_right(items):
+    seen = {form: set() for form in FORMS}
+    for item in items:
+        for form, template in zip(FORMS, item.group.split("/"), strict=False):
+            seen[form].add(template)
+        assert holds(item.forms["code"].text, item.forms["code"].answer)
+        assert all(solve(item.forms[form].text) == item.forms[form].answer for form, solve in SOLVERS.items())
+        labels = {span.label for form in item.forms.values() for span in form.spans if span.label}
+        assert labels == {item.forms["code"].answer.strip()}
+    assert seen == {form: {p.id for ps in by.values() for p in ps} for form, by in boolean.PHRASINGS.items()}
+    for by in boolean.PHRASINGS.values():
+        assert {split: len(phrasings) for split, phrasings in by.items()} == {"train": 4, "dev": 2, "test": 2}
+        assert len({p.id for phrasings in by.values() for p in phrasings}) == 8
+
+
+@forms
+def test_spans_name_what_they_cover(items, form):
+    for item in items[::5]:
+        text = item.forms[form]
+        covered = [(span.name, text.text[span.start : span.end]) for span in text.spans]
+        roles = Counter(role for role, _ in covered)
+        assert roles == {"definition": 1, "operand": item.difficulty, "distractor": item.difficulty + 1, "query": 1,
+                         "value": 1}  # fmt: skip
+        target = text.spans[-1]
+        assert (target.name, target.start + 1, target.end) == ("value", len(text.text), len(text.text))
+        said_first = covered[0][1]
+        assert target.control == str(said_first in ("True", "T") or said_first in GOOD)
+        (formula,) = [words for role, words in covered if role == "query"]
+        if form == "code":
+            assert len([word for word in re.findall(r"\w+", formula) if word in NAMES]) == item.difficulty + 1
+
+
+@forms
+def test_the_contrast_exchanges_two_truths_and_nothing_else(items, form):
+    for item in items:
+        text = item.forms[form]
+        clean, twin = (re.split(r"(\W)", each) for each in (text.text, text.contrast.text))
+        changed = [i for i, (a, b) in enumerate(zip(clean, twin, strict=True)) if a != b]
+        assert len(changed) == 2
+        assert [clean[i] for i in changed] == [twin[i] for i in reversed(changed)]
+        (settling,) = [span for span in text.spans if span.name == "definition"]
+        others = [span for span in text.spans if span.name == "distractor"]
+        starts = [len("".join(clean[:i])) for i in changed]
+        assert settling.start in starts
+        assert any(span.start in starts for span in others)
+
+
+def test_depth_is_that_of_the_formula(items):
+    for item in items:
+        formal = next(s for s in item.forms["formal"].spans if s.name == "query")
+        level = deepest = 0
+        for character in item.forms["formal"].text[formal.start : formal.end]:
+            level += (character == "(") - (character == ")")
+            deepest = max(deepest, level)
+        assert deepest == item.difficulty
+
+
+@pytest.mark.parametrize("n_items", [*range(9, 30), 77, 200])
+def test_values_and_depths_are_balanced_and_crossed_at_every_size(n_items):
+    drawn = generate(n_items, n_items)
+    for split in ("train", "dev", "test"):
+        part = [(item.difficulty, item.forms["code"].answer) for item in drawn if item.split == split]
+        for counts, options in (
+            (Counter(value for _, value in part), (" True", " False")),
+            (Counter(depth for depth, _ in part), (1, 2, 3)),
+            (Counter(part), [(depth, value) for depth in (1, 2, 3) for value in (" True", " False")]),
+        ):
+            found = [counts[option] for option in options]
+            assert max(found) - min(found) <= 1
+
+
+@forms
+def test_words_are_the_same_whatever_the_value(items, form):
+    """Exactly as many names are true as false, so that a text's words and its contrast's are the same."""
+    for item in items:
+        text = item.forms[form]
+        said = [text.text[s.start : s.end] for s in text.spans if s.name in ("definition", "operand", "distractor")]
+        assert sorted(Counter(said).values()) == [item.difficulty + 1] * 2
+        assert sorted(re.findall(r"\w+|\W", text.text)) == sorted(re.findall(r"\w+|\W", text.contrast.text))
+
+
+def test_the_settling_name_has_no_fixed_place_in_the_formula_or_among_the_facts():
+    asked, said = Counter(), Counter()
+    for item in generate(1800, 8):
+        code = item.forms["code"]
+        (settling,) = [span for span in code.spans if span.name == "definition"]
+        (formula,) = [code.text[span.start : span.end] for span in code.spans if span.name == "query"]
+        names = [word for word in re.findall(r"\w+", code.text[: settling.start]) if word in NAMES]
+        places = [word for word in re.findall(r"\w+", formula) if word in NAMES]
+        asked[item.difficulty, places.index(names[-1])] += 1
+        said[item.difficulty, len(names) - 1] += 1
+    for depth in (1, 2, 3):
+        for counts, places in ((asked, depth + 1), (said, 2 * depth + 2)):
+            shares = [counts[depth, place] / 600 for place in range(places)]
+            assert sum(shares) == pytest.approx(1, abs=0.01)
+            assert max(abs(share - 1 / places) for share in shares) < 0.06
+
+
+def test_no_single_fact_is_a_good_guess():
+    hits = {depth: Counter() for depth in (1, 2, 3)}
+    drawn = generate(1800, 7)
+    for item in drawn:
+        prose, names = item.forms["prose"], []
+        assert solve_prose(prose.text, names) == prose.answer
+        truths, answer = read(prose.text)[0], prose.answer == " True"
+        said = list(truths.values())
+        hits[item.difficulty].update(
+            first_said=said[0] == answer, last_said=said[-1] == answer, first_asked=truths[names[0]] == answer,
+            last_asked=truths[names[-1]] == answer,
+        )  # fmt: skip
+    for depth, guesses in hits.items():
+        total = sum(item.difficulty == depth for item in drawn)
+        assert all(abs(count / total - 0.5) < 0.07 for count in guesses.values()), (depth, guesses)
+
+
+@forms
+def test_the_surface_stays_below_60_percent_of_the_gap(items, embedded, form):
+    found = surface(items, form, "value", embedded)
+    assert found.majority == pytest.approx(0.5, abs=0.01)
+    assert max(found.bag_of_tokens, found.token, found.position) < 0.8
+
+
+@forms
+def test_contrasts_align_and_answers_differ_in_their_first_token(items, embedded, learned, make_tokenizer, form):
+    for tokenizer in (embedded, *learned):
+        assert aligned(items[::3], form, tokenizer) == scorable(items[::3], form, tokenizer) == 1
+    for tokenizer in (make_tokenizer(trim_offsets=True), make_tokenizer(trim_offsets=False)):
+        assert aligned(items[::3], form, tokenizer) == 1
+
+
+def test_the_same_arguments_give_the_same_items_and_other_seeds_others():
+    assert generate(40, 3) == generate(40, 3)
+    texts = [{item.forms["code"].text for item in generate(200, seed)} for seed in (0, 1)]
+    assert len(texts[0] & texts[1]) < 0.05 * len(texts[0])
+
+
+def test_no_group_and_no_name_lies_in_two_splits(items):
+    groups, names = {}, {}
+    for item in items:
+        groups.setdefault(item.group, set()).add(item.split)
+        for name in item.group.split("/")[3:]:
+            names.setdefault(name, set()).add(item.split)
+    assert all(len(splits) == 1 for splits in (*groups.values(), *names.values()))
+
+
+def test_too_few_items_are_refused_in_one_line():
+    with pytest.raises(TwinprobeError, match=r"^task 'boolean': 3 items asked for.*at least 9") as caught:
+        generate(3, 0)
+    assert "\n" not in str(caught.value)
