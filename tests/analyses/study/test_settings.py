@@ -31,10 +31,11 @@ def refusal(path: Path, text: str) -> str:
     return message.removeprefix(f"{path}: ")
 
 
-def test_the_embedded_study_runs_every_task_on_the_twins_and_the_null() -> None:
+def test_the_embedded_study_runs_on_the_twins_and_the_null() -> None:
     study = read_study(embedded_study())
     assert study.name == "embedded"
-    assert study.tasks.names == tuple(TASKS)
+    assert study.tasks.names == ("nesting", "binding", "aliasing", "identifiers")
+    assert set(study.tasks.names) <= set(TASKS)
     specs = study.specs()
     assert {role: spec.name for role, spec in specs.items()} == {
         "base": "embedded:text", "code": "embedded:code", "second_seed": "embedded:text-seed2", "random": "embedded:text",
@@ -48,7 +49,8 @@ def test_a_pair_is_all_a_study_needs(write: Path) -> None:
     study = read_study(write)
     assert (study.compared.base, study.compared.code) == ("org/a", "org/b")
     assert list(study.specs()) == ["base", "code", "random"]
-    assert study.tasks.names == tuple(TASKS)
+    assert study.tasks.names == ("nesting", "binding", "aliasing", "identifiers")
+    assert set(study.tasks.names) <= set(TASKS)
 
 
 def test_a_pair_of_the_registry_is_found_by_name(write: Path) -> None:
