@@ -82,7 +82,7 @@ class Job:
         return Estimate(len(self.encoded), tokens, padded, rows, rows * self.row_bytes)
 
     def _batches(self, shard: range) -> list[list[int]]:
-        return list(batches([len(self.encoded[i]) for i in shard], self.recipe.batch_tokens))
+        return batches([len(self.encoded[i]) for i in shard], self.recipe.batch_tokens)
 
     def seconds(self) -> float:
         """How long the forward passes will take here, from running one batch of the middle shard twice."""
@@ -192,8 +192,6 @@ def prepare(
         raise TwinprobeError("no rows to capture: no text has a span; use --rows tokens or --rows last")
     longest = max(len(item) for item in encoded)
     reader = make_engine(loaded, sites, engine, longest=longest, remote=remote)
-    for site in sites:
-        reader.check(site)
     recipe = Recipe(tuple(sites), rule, dtype, batch_tokens, pad_id(loaded.tokenizer))
     row_bytes = sum(reader.width(site) for site in sites) * STORED_BYTES[dtype]
     provenance = {

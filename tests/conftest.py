@@ -92,6 +92,11 @@ MakeTokenizer = Callable[..., "PreTrainedTokenizerFast"]
 MakeModel = Callable[..., "LoadedModel"]
 
 
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file under a folder by its path in it."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 @contextmanager
 def file_size_limit(size: int) -> Iterator[None]:
     """While active, the kernel refuses to let this process write further into any file (EFBIG)."""

@@ -14,7 +14,6 @@ import pandas as pd
 from activations.capturing import capture
 from activations.features import SiteFeatures
 from activations.models import LoadedModel
-from activations.sites import parse_sites
 from activations.store import ActivationStore
 from activations.texts import Text
 from analyses.study.stages import Tables
@@ -58,7 +57,7 @@ def capture_task(
     progress: Callable[[int, int], None],
 ) -> ActivationStore:
     """Capture the labelled spans of a task's items, all forms, at ``sites``."""
-    chosen = parse_sites(sites, loaded.n_layers, loaded.n_heads)
+    chosen = loaded.sites(sites)
     texts = labelled_texts(items)
     return capture(
         loaded, texts, chosen, out, bos=bos, rows="spans", pool=pool, dtype=dtype, progress=progress

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ARCHITECTURES
+from conftest import ARCHITECTURES, files
 from reference import assert_close, every_site, hidden_states, snapshot
 
 import activations
@@ -44,10 +44,6 @@ MODELS = [*ARCHITECTURES, *(f"embedded:{name}" for name in embedded_twins())]
 @functools.cache
 def twin(name: str) -> LoadedModel:
     return load_model(name)
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture

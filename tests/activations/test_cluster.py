@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 import ray
+from conftest import files
 
 from activations import capturing
 from activations.capturing import capture
@@ -22,10 +23,6 @@ from activations.texts import Text
 
 TEXTS = [Text(f"t{i}", "def area(width, height):\n    return width * height\n"[: 5 + i]) for i in range(40)]
 SITES = parse_sites("resid_post.*,z.1.2", 3, 4)
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from conftest import files
 
 import activations
 from activations import capturing
@@ -31,10 +32,6 @@ KILLS = 40
 CODE = str(Path(activations.__file__).parent)
 TEXTS = [Text(f"t{i}", "def area(width):\n    return width\n"[: 3 + i], (Span("s", 0, 2),)) for i in range(30)]
 SITES = parse_sites("resid_post.*,z.1.2", 3, 4)
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import files
 
 import activations
 from activations.errors import TwinprobeError
@@ -61,10 +62,6 @@ def write(path: Path, dtype: str = "float32") -> list[Shard]:
         assert writer.missing(pytest.fail) == []
         writer.finish(changed=bool(left))
     return shards
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def refusal(path: Path, job: dict[str, Any] = JOB, n_shards: int = 3) -> str:
