@@ -7,7 +7,7 @@ form. It lives in :class:`RowLabels` and is shared, not copied, by the :class:`R
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ class RowLabels:
         texts: ids of the tokens up to and including the row's span, ``n`` sequences; for the bag-of-tokens baseline.
         tokens: ids of the span's own tokens, ``n`` sequences; for the token baseline.
         positions: index of the row's token in its text, integers ``[n]``; for the position baseline.
+        difficulties: difficulty of the row's item (operations, depth, hops), integers ``[n]``; all 0 when not given.
 
     Raises:
         TwinprobeError: the lengths differ, there are no rows, or a split is not one of :data:`SPLITS`.
@@ -44,11 +45,14 @@ class RowLabels:
     texts: Sequence[Sequence[int]]
     tokens: Sequence[Sequence[int]]
     positions: NDArray[np.int64]
+    difficulties: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def __post_init__(self) -> None:
         for name in ("labels", "controls", "items", "groups", "splits"):
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.str_))
         object.__setattr__(self, "positions", np.asarray(self.positions, dtype=np.int64))
+        difficulties = self.difficulties if len(self.difficulties) else np.zeros(len(self.labels))
+        object.__setattr__(self, "difficulties", np.asarray(difficulties, dtype=np.int64))
         lengths = {name: len(getattr(self, name)) for name in self.__dataclass_fields__}
         if len(set(lengths.values())) > 1:
             found = ", ".join(f"{name} {length}" for name, length in lengths.items())
@@ -75,6 +79,7 @@ class RowLabels:
             texts=tuple(self.texts[i] for i in index),
             tokens=tuple(self.tokens[i] for i in index),
             positions=self.positions[index],
+            difficulties=self.difficulties[index],
         )
 
     def split(self, name: str) -> RowLabels:

@@ -1,6 +1,9 @@
-"""The registry of tasks: every task by its name."""
+"""The registry of tasks: every task by its name, and sources that make tasks of the user's own files (``name:PATH``)."""
 
 from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
 
 from activations.errors import TwinprobeError, did_you_mean
 from probes.tasks import (
@@ -17,9 +20,9 @@ from probes.tasks import (
     scope,
     value_types,
 )
-from probes.tasks.items import Contrast, Form, Item, Task
+from probes.tasks.items import Contrast, Form, Item, Relation, Source, Task
 
-__all__ = ["TASKS", "Contrast", "Form", "Item", "Task", "get_task"]
+__all__ = ["SOURCES", "TASKS", "Contrast", "Form", "Item", "Relation", "Source", "Task", "get_task"]
 
 _MODULES = (
     *(nesting, binding, aliasing, arithmetic, boolean, branching, loops, ordering, roles, value_types, scope),
@@ -27,13 +30,31 @@ _MODULES = (
 )
 TASKS: dict[str, Task] = {module.generate.name: module.generate for module in _MODULES}
 
+_SOURCES: tuple[Source, ...] = ()
+SOURCES: dict[str, Source] = {source.name: source for source in _SOURCES}
+
 
 def get_task(name: str) -> Task:
-    """Return the task called ``name``.
+    """Return the task called ``name``, or ``name:PATH`` for a task that is read from files.
 
     Raises:
-        TwinprobeError: there is no such task.
+        TwinprobeError: there is no such task, a source has no path or a path that is not there, or can't read it.
     """
-    if name not in TASKS:
-        raise TwinprobeError(f"unknown task {name!r}{did_you_mean(name, TASKS)}; known tasks: {', '.join(TASKS)}")
+    kind, colon, path = name.partition(":")
+    if kind in SOURCES:
+        if not path:
+            raise TwinprobeError(
+                f"task {kind!r} is read from files; write {kind}:PATH, where PATH is {SOURCES[kind].path}"
+            )
+        if not Path(path).exists():
+            raise TwinprobeError(f"task {name!r}: {path} is not there; expected {SOURCES[kind].path}")
+        return _read(kind, Path(path))
+    if colon or name not in TASKS:
+        known = [*TASKS, *(f"{source}:PATH" for source in SOURCES)]
+        raise TwinprobeError(f"unknown task {name!r}{did_you_mean(name, known)}; known tasks: {', '.join(known)}")
     return TASKS[name]
+
+
+@lru_cache(maxsize=32)
+def _read(kind: str, path: Path) -> Task:
+    return SOURCES[kind].read(path)

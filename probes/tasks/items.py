@@ -10,6 +10,7 @@ from __future__ import annotations
 import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from activations.texts import Span, Text
@@ -27,11 +28,28 @@ class Contrast:
 
 
 @dataclass(frozen=True)
+class Relation:
+    """What holds between two places of a text: does this use read that definition.
+
+    ``target`` names the probe target; ``first`` and ``second`` are character offsets (start, end); ``label`` is what a
+    probe of both rows predicts, ``control`` the key of its control task.
+    """
+
+    target: str
+    first: tuple[int, int]
+    second: tuple[int, int]
+    label: str
+    control: str
+
+
+@dataclass(frozen=True)
 class Form:
     """One rendering of an item.
 
     ``answer`` continues ``text`` (with its leading space where the text needs one). ``candidates`` holds every answer a
     model could plausibly give, the contrast's included: a model is right when it prefers ``answer`` among them.
+    ``relations`` are labelled pairs of spans; each of the two is also among ``spans``, named after the relation's target
+    and without a label.
     """
 
     text: str
@@ -39,6 +57,7 @@ class Form:
     answer: str | None = None
     candidates: tuple[str, ...] = ()
     contrast: Contrast | None = None
+    relations: tuple[Relation, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,7 +83,8 @@ class Task:
     ``targets`` maps each probe target (a span name) to the forms that label it. ``generate(n_items, seed)`` returns
     items split train/dev/test as 5 : 1.5 : 2.5 with no group in two splits; equal arguments give equal items in every
     process. ``causal`` tasks have answers and contrasts, so that their items can be patched. ``clusters`` says what
-    intervals resample: single items, or whole groups where items of one group (a file) are alike.
+    intervals resample: single items, or whole groups where items of one group (a file) are alike. ``relations`` names the
+    targets that are labelled between two spans (:class:`Relation`); ``files`` are what a task from a source was read from.
     """
 
     name: str
@@ -73,6 +93,31 @@ class Task:
     generate: Callable[[int, int], list[Item]]
     causal: bool
     clusters: Literal["item", "group"] = "item"
+    relations: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A kind of task that is read from the user's own files, named ``name:PATH``.
+
+    ``path`` says in a few words what PATH is; ``read`` makes the task, whose name is the source's, and raises
+    :class:`~activations.errors.TwinprobeError` when it can't.
+    """
+
+    name: str
+    summary: str
+    path: str
+    read: Callable[[Path], Task]
+
+
+def source(name: str, summary: str, path: str) -> Callable[[Callable[[Path], Task]], Source]:
+    """Decorate ``read(path) -> Task`` to make it a :class:`Source`."""
+
+    def decorate(read: Callable[[Path], Task]) -> Source:
+        return Source(name, summary, path, read)
+
+    return decorate
 
 
 def task(
@@ -81,11 +126,12 @@ def task(
     targets: Mapping[str, tuple[FormName, ...]],
     causal: bool = True,
     clusters: Literal["item", "group"] = "item",
+    relations: tuple[str, ...] = (),
 ) -> Callable[[Callable[[int, int], list[Item]]], Task]:
     """Decorate ``generate(n_items, seed) -> list[Item]`` to make it a :class:`Task`."""
 
     def decorate(generate: Callable[[int, int], list[Item]]) -> Task:
-        return Task(name, summary, targets, generate, causal, clusters)
+        return Task(name, summary, targets, generate, causal, clusters, relations)
 
     return decorate
 
