@@ -125,8 +125,9 @@ def _climb(loaded: LoadedModel, corrupted: Run, donor: torch.Tensor, cells: Sequ
         joining = [cell for cell in cells if cell.layer == layer]
         if joining:
             fresh = corrupted.resid_pre[layer].expand(len(joining), -1, -1).clone()
-            for row, cell in enumerate(joining):
-                fresh[row, list(cell.positions)] = donor[layer, list(cell.positions)]
+            rows = [row for row, cell in enumerate(joining) for _ in cell.positions]
+            positions = [position for cell in joining for position in cell.positions]
+            fresh[rows, positions] = donor[layer, positions]
             states = torch.cat([states, fresh]) if len(states) else fresh
         args, kwargs = corrupted.calls[layer]
         states = first_tensor(loaded.module(f"blocks.{layer}")(states, *args, **kwargs))

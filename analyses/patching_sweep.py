@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from activations.models import LoadedModel
-from analyses.patching import Run, check_head, differing_cells, hooked_logits, patched_logits, run
+from analyses.last_logits import last_logits
+from analyses.patching import Cell, Run, check_head, differing_cells, hooked_logits, patched_logits, run
 from analyses.prompts import Prompt
 from probes.metrics import cluster_bootstrap
 
@@ -44,65 +46,79 @@ def patch_prompts(
     """Denoise ``resid_pre`` at every layer × position of up to ``max_items`` retained prompts.
 
     An item is retained when the model prefers the right answer among the candidates in both the clean and the corrupted
-    text. Cells where the two runs are equal have an effect of exactly zero and are not recomputed.
+    text. Cells where the two runs are equal have an effect of exactly zero and are not recomputed. ``progress`` is called
+    with steps done and steps in all: both texts of every prompt are read, then every prompt is patched or passed over.
     """
     generator = np.random.default_rng(seed)
-    retention, frames, errors = [], [], [0.0]
+    total = 3 * len(prompts)
+    check_head(loaded, run(loaded, prompts[0].clean))
+    retention = _retention(loaded, prompts, lambda read: progress(read, total))
+    frames, errors = [], [0.0]
     patched = checked = 0
-    for number, prompt in enumerate(prompts):
-        clean, corrupted = run(loaded, prompt.clean), run(loaded, prompt.corrupted)
-        if number == 0:
-            check_head(loaded, clean)
-        line = _retention(prompt, clean, corrupted)
+    for number, (prompt, line) in enumerate(zip(prompts, retention, strict=True), 1):
         if line["status"] == "retained" and patched >= max_items:
             line["status"] = "retained, not patched"
         elif line["status"] == "retained":
-            frames.append(_patch_item(loaded, prompt, clean, corrupted))
-            patched += 1
+            clean, corrupted = run(loaded, prompt.clean), run(loaded, prompt.corrupted)
             cells = differing_cells(clean, corrupted)
+            frames.append(_patch_item(loaded, prompt, clean, corrupted, cells, line["gap"]))
+            patched += 1
             if checked < check_exact and cells:
                 cell = cells[int(generator.integers(len(cells)))]
                 expected = hooked_logits(loaded, corrupted, clean.resid_pre, cell)
                 found = patched_logits(loaded, corrupted, clean.resid_pre, [cell])[0]
                 errors.append(float((expected - found).abs().max()))
                 checked += 1
-        retention.append(line)
-        progress(number + 1, len(prompts))
+        progress(2 * len(prompts) + number, total)
     columns = ["item", "group", "layer", "position", "token", "role", "effect", "recovery"]
     cells_frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
     return Patching(pd.DataFrame(retention), cells_frame, checked, max(errors))
 
 
-def _retention(prompt: Prompt, clean: Run, corrupted: Run) -> dict[str, object]:
-    clean_right, corrupted_right = prompt.right(clean.logits), prompt.right(corrupted.logits, corrupted=True)
-    high, low = (float(prompt.logit_difference(of.logits)) for of in (clean, corrupted))
-    if not (clean_right and corrupted_right):
-        status = "answered wrongly"
-    elif high - low < MIN_GAP:
-        status = "gap too small"
-    else:
-        status = "retained"
-    return {
-        "item": prompt.item,
-        "group": prompt.group,
-        "difficulty": prompt.difficulty,
-        "clean_right": clean_right,
-        "corrupted_right": corrupted_right,
-        "clean": high,
-        "corrupted": low,
-        "gap": high - low,
-        "status": status,
-    }
+def _retention(loaded: LoadedModel, prompts: Sequence[Prompt], advance: Callable[[int], None]) -> list[dict[str, Any]]:
+    """How the model answers both texts of every prompt, and whether that makes it one to patch."""
+    right: dict[int, bool] = {}
+    difference: dict[int, float] = {}
+    texts = [*(prompt.clean for prompt in prompts), *(prompt.corrupted for prompt in prompts)]
+    for read, (number, logits) in enumerate(last_logits(loaded, texts), 1):
+        prompt = prompts[number % len(prompts)]
+        right[number] = prompt.right(logits, corrupted=number >= len(prompts))
+        difference[number] = float(prompt.logit_difference(logits))
+        advance(read)
+    lines = []
+    for clean, prompt in enumerate(prompts):
+        corrupted = clean + len(prompts)
+        gap = difference[clean] - difference[corrupted]
+        if not (right[clean] and right[corrupted]):
+            status = "answered wrongly"
+        elif gap < MIN_GAP:
+            status = "gap too small"
+        else:
+            status = "retained"
+        lines.append(
+            {
+                "item": prompt.item,
+                "group": prompt.group,
+                "difficulty": prompt.difficulty,
+                "clean_right": right[clean],
+                "corrupted_right": right[corrupted],
+                "clean": difference[clean],
+                "corrupted": difference[corrupted],
+                "gap": gap,
+                "status": status,
+            }
+        )
+    return lines
 
 
-def _patch_item(loaded: LoadedModel, prompt: Prompt, clean: Run, corrupted: Run) -> pd.DataFrame:
+def _patch_item(
+    loaded: LoadedModel, prompt: Prompt, clean: Run, corrupted: Run, cells: Sequence[Cell], gap: float
+) -> pd.DataFrame:
     effects = np.zeros((loaded.n_layers, len(prompt.clean)))
-    cells = differing_cells(clean, corrupted)
     before = prompt.logit_difference(corrupted.logits)
     after = prompt.logit_difference(patched_logits(loaded, corrupted, clean.resid_pre, cells))
     for cell, effect in zip(cells, (after - before).float().tolist(), strict=True):
         effects[cell.layer, cell.positions[0]] = effect
-    gap = float(prompt.logit_difference(clean.logits) - before)
     layers, positions = np.indices(effects.shape).reshape(2, -1)
     return pd.DataFrame(
         {

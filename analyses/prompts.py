@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from activations.inputs import encode
+from activations.inputs import Encoded, encode
 from activations.models import LoadedModel
 from activations.texts import Span, Text
-from probes.tasks.items import Form, Item
+from probes.tasks.items import Contrast, Form, Item
 
 if TYPE_CHECKING:
     import torch
@@ -59,14 +59,20 @@ def prompts(loaded: LoadedModel, items: Sequence[Item], form: str, bos: bool) ->
         TwinprobeError: the model is no decoder, or a text is too long for it.
     """
     loaded.require_decoder()
-    kept: list[Prompt] = []
-    dropped: Counter[str] = Counter()
+    asked: list[_Asked] = []
     for item in items:
-        rendered = item.forms.get(form)
-        if rendered is None or rendered.contrast is None or rendered.answer is None:
-            dropped["no contrast"] += 1
-            continue
-        prompt = _prompt(loaded, item, rendered, bos)
+        given = item.forms.get(form)
+        if given is not None and given.contrast is not None and given.answer is not None:
+            asked.append(_Asked(item, given, given.answer, given.contrast))
+    dropped: Counter[str] = Counter()
+    if len(asked) < len(items):
+        dropped["no contrast"] = len(items) - len(asked)
+    texts = [Text(one.item.id, text) for one in asked for text in (one.form.text, one.contrast.text)]
+    encoded = encode(loaded.tokenizer, texts, bos, loaded.context)
+    tokens = _tokens(loaded, [text + answer for one in asked for text, answer in one.continuations()])
+    kept: list[Prompt] = []
+    for one, clean, corrupted in zip(asked, encoded[::2], encoded[1::2], strict=True):
+        prompt = _prompt(loaded, one, clean, corrupted, tokens)
         if isinstance(prompt, Prompt):
             kept.append(prompt)
         else:
@@ -74,19 +80,37 @@ def prompts(loaded: LoadedModel, items: Sequence[Item], form: str, bos: bool) ->
     return kept, dropped
 
 
-def _prompt(loaded: LoadedModel, item: Item, form: Form, bos: bool) -> Prompt | str:
-    """The prompt, or why there is none."""
-    assert form.contrast is not None  # the caller checked both
-    assert form.answer is not None
-    clean, corrupted = (
-        encode(loaded.tokenizer, [Text(item.id, text, spans)], bos, loaded.context)[0]
-        for text, spans in ((form.text, form.spans), (form.contrast.text, ()))
-    )
-    if len(clean.ids) != len(corrupted.ids):
+@dataclass(frozen=True)
+class _Asked:
+    """An item in a form that has an answer and a contrast."""
+
+    item: Item
+    form: Form
+    answer: str
+    contrast: Contrast
+
+    def continuations(self) -> list[tuple[str, str]]:
+        """Each text with an answer that may follow it; the contrast's own comes last, after its own text."""
+        after_clean = [(self.form.text, answer) for answer in (self.answer, *self.form.candidates)]
+        return [*after_clean, (self.contrast.text, self.contrast.answer)]
+
+
+def _tokens(loaded: LoadedModel, texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """The tokens of each text alone, however long."""
+    different = list(dict.fromkeys(texts))
+    encoded = encode(loaded.tokenizer, [Text("", text) for text in different], False, sys.maxsize)
+    return {text: one.ids for text, one in zip(different, encoded, strict=True)}
+
+
+def _prompt(
+    loaded: LoadedModel, asked: _Asked, clean: Encoded, corrupted: Encoded, tokens: Mapping[str, tuple[int, ...]]
+) -> Prompt | str:
+    """The prompt, or why there is none. ``tokens`` has those of the texts with each answer after them."""
+    if len(clean) != len(corrupted):
         return "token counts differ"
-    first = {answer: _first_token(loaded, form.text, answer) for answer in (form.answer, *form.candidates)}
-    first[form.contrast.answer] = _first_token(loaded, form.contrast.text, form.contrast.answer)
-    answer, contrast = first[form.answer], first[form.contrast.answer]
+    own = {one.text.text: one.ids[one.own.start : one.own.stop] for one in (clean, corrupted)}
+    first = {answer: _first_token(own[text], tokens[text + answer]) for text, answer in asked.continuations()}
+    answer, contrast = first[asked.answer], first[asked.contrast.answer]
     if answer is None or contrast is None:
         return "the answer merges with the prompt's last token"
     if answer == contrast:
@@ -95,18 +119,15 @@ def _prompt(loaded: LoadedModel, item: Item, form: Form, bos: bool) -> Prompt | 
     if found.count(answer) > 1 or found.count(contrast) > 1:
         return "another candidate shares an answer's first token"
     candidates = {token for token in found if token is not None}
-    tokens = tuple(loaded.tokenizer.convert_ids_to_tokens(list(clean.ids)))
+    item = asked.item
     return Prompt(
         item.id, item.group, item.difficulty, clean.ids, corrupted.ids, answer, contrast, tuple(sorted(candidates)),
-        tokens, _roles(form.spans, clean.offsets),
+        tuple(loaded.tokenizer.convert_ids_to_tokens(list(clean.ids))), _roles(asked.form.spans, clean.offsets),
     )  # fmt: skip
 
 
-def _first_token(loaded: LoadedModel, text: str, answer: str) -> int | None:
-    """The first token of ``answer`` when it continues ``text``; ``None`` when the two melt into one token."""
-    prefix, whole = (
-        encode(loaded.tokenizer, [Text("", piece)], False, sys.maxsize)[0].ids for piece in (text, text + answer)
-    )
+def _first_token(prefix: tuple[int, ...], whole: tuple[int, ...]) -> int | None:
+    """The token that follows ``prefix`` in ``whole``; ``None`` when the answer melts into the prompt's last token."""
     return whole[len(prefix)] if len(whole) > len(prefix) and whole[: len(prefix)] == prefix else None
 
 

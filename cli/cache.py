@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cli.options import COUNT, PATH, bos_option, json_option, loading_options, model_spec
+from cli.options import COUNT, PATH, bos_option, json_option, loading_options, model_spec, seed_option, task_options
 from cli.output import duration, print_json, progress, quiet_libraries, say, size
 
 
@@ -18,6 +18,7 @@ Examples:
   twinprobe cache Qwen/Qwen2.5-0.5B --texts texts.jsonl --sites resid_post.0-23:4 --rows spans --out runs/qwen
   twinprobe cache embedded:code --texts texts.jsonl --sites pattern.3 --engine transformer_lens --out runs/patterns
   twinprobe cache embedded:code --texts texts.jsonl --sites 'resid_post.*' --out runs/acts --dry-run
+  twinprobe cache embedded:code --task binding --task scope --sites 'resid_post.*' --out runs/tasks
 
 \b
 A line of FILE; "spans" and "group" are optional (docs/FORMATS.md):
@@ -26,7 +27,10 @@ A line of FILE; "spans" and "group" are optional (docs/FORMATS.md):
 A capture that was cut off goes on where it stopped when the same command is run again."""
 )
 @click.argument("model")
-@click.option("--texts", "texts_file", required=True, type=PATH, metavar="FILE", help="JSONL file of texts.")
+@click.option("--texts", "texts_file", type=PATH, metavar="FILE", help="JSONL file of texts.")
+@task_options
+@click.option("--seeds", type=COUNT, default=1, show_default=True, help="With --task: draws of the items.")
+@seed_option
 @click.option("--sites", required=True, help="Sites, e.g. 'embed,resid_post.*' (twinprobe show sites).")
 @click.option("--out", required=True, type=PATH, metavar="FOLDER", help="Folder of the store.")
 @click.option(
@@ -76,7 +80,11 @@ A capture that was cut off goes on where it stopped when the same command is run
 @json_option
 def cache(
     model: str,
-    texts_file: Path,
+    texts_file: Path | None,
+    task: tuple[str, ...],
+    items: int,
+    seeds: int,
+    seed: int,
     sites: str,
     out: Path,
     rows: str,
@@ -103,7 +111,16 @@ def cache(
     rule = RowRule(rows, pool, _positions(positions))
     if ray_address and not workers:
         raise TwinprobeError("--ray-address goes with --workers N")
-    texts = read_texts(texts_file)
+    if bool(task) == bool(texts_file):
+        raise TwinprobeError("give the texts with --texts FILE, or the tasks whose items are captured with --task NAME")
+    if task and rows not in ("tokens", "spans"):
+        raise TwinprobeError(f"--rows {rows} does not go with --task; a task's labels are at its spans (--rows spans)")
+    if texts_file:
+        texts = read_texts(texts_file)
+    else:
+        from probes.task_rows import task_texts
+
+        texts, rule = task_texts(task, items, range(seed, seed + seeds)), RowRule("spans", pool, ())
     quiet_libraries([model])
     from activations.capturing import prepare, run
     from activations.inputs import resolve_bos

@@ -28,13 +28,17 @@ The run directory's study.toml shows every field with its value.
 The same command again computes only what is new."""
 )
 @click.argument("study", required=False, type=PATH)
+@click.option("--full", is_flag=True, help="Without STUDY: every task, three draws, capacity curves; takes far longer.")
 @click.option("--out", type=PATH, metavar="FOLDER", help="Run directory; runs/NAME of the study when not given.")
 @json_option
-def compare(study: Path | None, out: Path | None, as_json: bool) -> None:
+def compare(study: Path | None, full: bool, out: Path | None, as_json: bool) -> None:
     """Run a paired STUDY (a TOML file): capture, probes, transfer, patching, scores, statistics, report."""
+    from activations.errors import TwinprobeError
     from analyses.study.settings import embedded_study, read_study
 
-    settings = read_study(study or embedded_study())
+    if study and full:
+        raise TwinprobeError(f"--full is the full study of the embedded twins; {study} says itself what it runs")
+    settings = read_study(study or embedded_study(full=full))
     folder = out or Path("runs") / settings.name
     quiet_libraries(spec.name for spec in settings.specs().values())
     from analyses.study.run import StudyRun
@@ -43,10 +47,10 @@ def compare(study: Path | None, out: Path | None, as_json: bool) -> None:
     with progress(f"study {settings.name}") as report:
         run = StudyRun(settings, folder, report)
         if fresh:
-            say(f"into {folder}: {len(run.specs)} models, stores of about {size(run.expected_bytes())}")
+            say(f"into {folder}: {len(run.shared.specs)} models, stores of about {size(run.expected_bytes())}")
         results = run.run()
-    reused = sum(entry["reused"] for entry in run.stages.log)
-    say(f"{reused} of {len(run.stages.log)} stages were as the last run left them")
+    reused = sum(entry["reused"] for entry in run.shared.stages.log)
+    say(f"{reused} of {len(run.shared.stages.log)} stages were as the last run left them")
     if as_json:
         print_json(results)
     else:

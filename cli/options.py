@@ -57,6 +57,13 @@ seed_option = click.option(
 )
 
 
+def task_options(command: Command) -> Command:
+    """Add the options that say which items of which tasks are meant."""
+    named = click.option("--task", multiple=True, help="Task (twinprobe show tasks); may be repeated.")
+    many = click.option("--items", type=click.IntRange(min=9), default=600, show_default=True, help="Items per draw.")
+    return named(many(command))
+
+
 def loading_options(command: Command) -> Command:
     """Add the options that say how a model is loaded."""
     for option in reversed(_LOADING):

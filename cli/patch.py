@@ -109,7 +109,7 @@ def patch(
             patching_map(tables["patching"], label, form, picture)
             pictures.append(str(picture))
     if as_json:
-        from analyses.study.results import records
+        from probes.tables import records
 
         print_json(
             {**{name: records(tables[name]) for name in ("retention", "patching") if name in tables}, "out": str(out)}

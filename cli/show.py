@@ -64,12 +64,14 @@ def pairs(name: str | None, as_json: bool) -> None:
 @click.argument("name", required=False)
 @json_option
 def tasks(name: str | None, as_json: bool) -> None:
-    """Tasks, with an example of each form."""
-    from probes.tasks import TASKS, get_task
+    """Tasks, with an example of each form; NAME:PATH for one that is read from files."""
+    from probes.tasks import SOURCES, TASKS, get_task
 
     chosen = [get_task(name)] if name else list(TASKS.values())
+    sources = [] if name else list(SOURCES.values())
     if as_json:
-        print_json([_task(task) for task in chosen])
+        read = [{"name": f"{each.name}:PATH", "summary": each.summary, "path": each.path} for each in sources]
+        print_json([*(_task(task) for task in chosen), *read])
         return
     for task in chosen:
         described = _task(task)
@@ -85,6 +87,10 @@ def tasks(name: str | None, as_json: bool) -> None:
                 click.echo(f"    answer {example['answer']!r}, contrast {example['contrast']!r}")
             labels = ", ".join(f"{name} = {label}" for name, label in example["labels"])
             click.echo(f"    labels {labels}")
+    if sources:
+        click.echo("\nRead from files (docs/FORMATS.md); an example: twinprobe show tasks NAME:PATH")
+        for each in sources:
+            click.echo(f"  {each.name}:PATH  {each.summary}; PATH is {each.path}")
 
 
 def _task(task: Any) -> dict[str, Any]:
@@ -92,6 +98,7 @@ def _task(task: Any) -> dict[str, Any]:
     for item in task.generate(60, 0):
         for form, rendered in item.forms.items():
             labels = [(span.name, span.label) for span in rendered.spans if span.label is not None]
+            labels += [(relation.target, relation.label) for relation in rendered.relations]
             if form not in examples and labels:
                 examples[form] = {
                     "text": rendered.text,

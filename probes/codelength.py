@@ -33,8 +33,8 @@ from scipy.special import log_expit, log_softmax
 from activations.errors import TwinprobeError
 from probes.estimators import STRENGTHS, LogisticProbe, check_strengths, fit_path
 from probes.metrics import cluster_codes
+from probes.result import scalars
 from probes.softmax import decompose, one_blas_thread
-from probes.sweep import scalars
 
 #: Where portions end, as shares of the rows.
 PORTIONS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.0)

@@ -115,14 +115,15 @@ def fit_path(
     Unlike :meth:`LogisticProbe.fit` this does not warn: ``converged_`` of every probe says whether it converged.
     """
     classes, targets = np.unique(labels, return_inverse=True)
-    probes = []
-    for strength, solution in zip(
-        strengths, solve_path(data, targets, len(classes), strengths, tol, max_iter), strict=True
-    ):
-        probe = LogisticProbe(C=strength, tol=tol, max_iter=max_iter)
-        probe._adopt(solution, classes)
-        probes.append(probe)
-    return probes
+    path = solve_path(data, targets, len(classes), strengths, tol, max_iter)
+    return [fitted_probe(found, classes, C, tol, max_iter) for C, found in zip(strengths, path, strict=True)]
+
+
+def fitted_probe(solution: Solution, classes: NDArray[Any], C: float, tol: float, max_iter: int) -> LogisticProbe:
+    """The estimator that ``solution`` is the fit of."""
+    probe = LogisticProbe(C=C, tol=tol, max_iter=max_iter)
+    probe._adopt(solution, classes)
+    return probe
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,6 @@ token's characters.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +25,9 @@ from activations.errors import TwinprobeError, did_you_mean
 from activations.store import ActivationStore
 from activations.texts import numbered_lines, parse_object
 from probes.rows import SPLITS, RowLabels
+from probes.splits import split_groups
 
 KEYS = ("text", "label", "position", "span", "split", "group", "control")
-SHARES = {"train": 0.6, "dev": 0.15, "test": 0.25}
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,29 +38,33 @@ class Labelled:
     about: RowLabels
 
 
-def labels_from_spans(store: ActivationStore, span: str | None, seed: int) -> Labelled:
-    """Use the labels that the store's spans carry; ``span`` names the spans when there are several kinds.
+def labelled_spans(store: ActivationStore) -> list[str]:
+    """The names of the spans that carry labels.
 
     Raises:
-        TwinprobeError: no span has a label, or spans of several names do and none was chosen.
+        TwinprobeError: no span has a label.
     """
-    rows = store.rows
-    labelled = rows[rows.label.notna()]
-    names = sorted(set(labelled.span))
+    names = sorted(set(store.rows.span[store.rows.label.notna()]))
     if not names:
         raise TwinprobeError(
             f"{store.path} has no labelled spans; give labels with --labels FILE, or capture texts whose spans have labels "
             "with --rows spans"
         )
-    if span is None and len(names) > 1:
-        raise TwinprobeError(
-            f"{store.path} has labelled spans of several names ({', '.join(names)}); choose one with --span"
-        )
-    if span is not None and span not in names:
+    return names
+
+
+def labels_from_spans(store: ActivationStore, span: str, seed: int) -> Labelled:
+    """Use the labels that the store's spans of that name carry.
+
+    Raises:
+        TwinprobeError: no span has a label, or none of that name.
+    """
+    rows, names = store.rows, labelled_spans(store)
+    if span not in names:
         raise TwinprobeError(
             f"no labelled span is called {span!r}{did_you_mean(span, names)}; there are {', '.join(names)}"
         )
-    chosen = labelled[labelled.span == (span or names[0])]
+    chosen = rows[rows.label.notna() & (rows.span == span)]
     return _labelled(store, chosen.assign(split=None), seed)
 
 
@@ -142,8 +145,15 @@ def _labelled(store: ActivationStore, rows: pd.DataFrame, seed: int) -> Labelled
     return Labelled(rows.index.to_numpy(), about_rows(store, rows, items=rows.group.tolist(), splits=splits))
 
 
-def about_rows(store: ActivationStore, rows: pd.DataFrame, *, items: Sequence[str], splits: Sequence[str]) -> RowLabels:
-    """What a store knows of some of its rows, lines of ``store.rows``, with the cluster and the split of each."""
+def about_rows(
+    store: ActivationStore,
+    rows: pd.DataFrame,
+    *,
+    items: Sequence[str],
+    splits: Sequence[str],
+    difficulties: Sequence[int] = (),
+) -> RowLabels:
+    """What a store knows of some of its rows, lines of ``store.rows``, with cluster, split and difficulty of each."""
     read = {text: ids.to_numpy() for text, ids in store.inputs.groupby("text", sort=False).token}
     return RowLabels(
         labels=rows.label.to_numpy(dtype=str),
@@ -154,30 +164,5 @@ def about_rows(store: ActivationStore, rows: pd.DataFrame, *, items: Sequence[st
         texts=[read[name][: position + 1].tolist() for name, position in zip(rows.text, rows.position, strict=True)],
         tokens=[[token] for token in rows.token],
         positions=rows.position.to_numpy(),
+        difficulties=np.array(difficulties, dtype=np.int64),
     )
-
-
-def split_groups(groups: Sequence[str], seed: int) -> list[str]:
-    """Assign whole groups to train, dev and test, to come near 60, 15 and 25 percent of the rows.
-
-    Large groups are placed first, equal ones in a seeded random order, each in the split that is furthest below its share.
-
-    Raises:
-        TwinprobeError: there are fewer groups than splits.
-    """
-    sizes = Counter(groups)
-    names = sorted(sizes)
-    if len(names) < len(SHARES):
-        raise TwinprobeError(
-            f"the rows form {len(names)} groups; at least 3 are needed, as a group never lies in two splits (set 'group')"
-        )
-    order = [names[index] for index in np.random.default_rng(seed).permutation(len(names))]
-    homes: dict[str, str] = {}
-    filled = dict.fromkeys(SHARES, 0)
-    for name in sorted(order, key=lambda name: sizes[name], reverse=True):
-        # None may stay empty: the last groups go to splits that have none.
-        empty = [split for split in SHARES if not filled[split]]
-        open_to = empty if len(names) - len(homes) <= len(empty) else list(SHARES)
-        homes[name] = max(open_to, key=lambda split: SHARES[split] * len(groups) - filled[split])
-        filled[homes[name]] += sizes[name]
-    return [homes[group] for group in groups]

@@ -2,12 +2,13 @@
 
 Two models, or two layers, write in coordinates of their own. An orthogonal map between them
 (:mod:`probes.procrustes`) is fitted on *neutral* rows: the same tokens in both spaces, from texts that no probe sees, and
-without labels. A probe of space A that works on rows of B through such a map has found the label in the same place.
+without labels. A probe of space A that works on rows of B through such a map has found the label in the same place. Its
+score stands beside that of the target's own probe, of maps that know nothing, and of the control probe through the map.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,27 +17,13 @@ from numpy.typing import NDArray
 
 from activations.errors import TwinprobeError
 from probes.baselines import majority_label
-from probes.metrics import cluster_bootstrap
-from probes.procrustes import OrthogonalMap, fit_map, moved_probe, random_map, unturned_map
+from probes.controls import control_labels
+from probes.estimators import LogisticProbe
+from probes.metrics import mean_intervals
+from probes.procrustes import Maps, OrthogonalMap, moved_probe
+from probes.result import ProbeResult, scalars
 from probes.rows import RowLabels, Rows
-from probes.sweep import ProbeResult, scalars
 from probes.transfer import MIN_GAIN, gain_ratio
-
-
-@dataclass(frozen=True, eq=False)
-class Neutral:
-    """Rows to fit a map on: the same tokens in two spaces.
-
-    Attributes:
-        source: rows in the space of the probe, ``[n, a]``.
-        target: rows in the space it is to read, ``[n, b]``.
-        ids: the text of every row, strings ``[n]``, named as the probed rows name their items or groups, with or
-            without a store's ``/form`` at the end; by these, and nothing else, an overlap is found.
-    """
-
-    source: NDArray[np.floating[Any]]
-    target: NDArray[np.floating[Any]]
-    ids: NDArray[np.str_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +48,9 @@ class MappedTransfer:
         gain: ``own - floor``, the denominator of the ratio.
         ratio, ratio_low, ratio_high: ``(score - floor) / gain`` with its interval; None when ``gain`` is below
             ``min_gain`` or its own 95% interval reaches zero (count those, do not average around them).
-        correct, items: per scored row, to pair results item by item.
+        control: accuracy of the source's control probe through the map, on the control labels of the target's rows.
+        selectivity, selectivity_low, selectivity_high: ``score - control``, paired by row, with its interval.
+        correct, control_correct, items: per scored row, to pair results item by item.
     """
 
     source_site: str
@@ -87,7 +76,12 @@ class MappedTransfer:
     ratio: float | None
     ratio_low: float | None
     ratio_high: float | None
+    control: float
+    selectivity: float
+    selectivity_low: float
+    selectivity_high: float
     correct: NDArray[np.bool_]
+    control_correct: NDArray[np.bool_]
     items: NDArray[np.str_]
 
     def row(self) -> dict[str, Any]:
@@ -100,10 +94,9 @@ def mapped_transfer(
     target: ProbeResult,
     source_about: RowLabels,
     target_rows: Rows,
-    neutral: Neutral,
+    control: Mapping[str, str],
+    maps: Maps,
     *,
-    scale: bool = True,
-    n_draws: int = 10,
     min_gain: float = MIN_GAIN,
     seed: int = 0,
     n_resamples: int = 1000,
@@ -111,23 +104,22 @@ def mapped_transfer(
     """Score the probe of one space on the test rows of another, through a map fitted on neutral rows.
 
     Args:
-        source: the probe to transfer, with strength and layer chosen on its own dev split.
+        source: the logistic probe to transfer, with strength and layer chosen on its own dev split.
         target: the reference: the result of the probe trained in the target space, on ``target_rows``.
         source_about: what is known about the rows that gave ``source``.
         target_rows: the rows that gave ``target``.
-        neutral: rows in both spaces, of texts that are in neither of the two.
-        scale: see :func:`fit_map`.
-        n_draws: random maps, and shuffled fits, that the controls average over.
+        control: control labels by key, drawn over the rows of both and used in both results.
+        maps: from :func:`probes.procrustes.fit_maps`, on neutral rows of the two sites from texts that are in neither.
         min_gain: smallest gain over the floor for which a ratio is formed.
-        seed: seed of the controls and of the bootstrap.
+        seed: seed of the bootstrap.
         n_resamples: bootstrap resamples.
 
     Raises:
-        TwinprobeError: neutral rows belong to a probed item or group, shapes or rows do not match, the two label sets
-            have nothing in common, or ``n_draws`` is below 1.
+        TwinprobeError: neutral rows belong to a probed item or group, the probe is no logistic one, shapes or rows do
+            not match, or the two label sets have nothing in common.
     """
     about = target_rows.about.split("test")
-    _check(source, target, (source_about, target_rows.about), target_rows, neutral, n_draws)
+    _check(source, target, (source_about, target_rows.about), target_rows, maps)
     known = np.isin(about.labels, source.probe.classes_)
     train_labels = target_rows.about.split("train").labels
     shared = train_labels[np.isin(train_labels, source.probe.classes_)]
@@ -138,24 +130,19 @@ def mapped_transfer(
     def right(through: OrthogonalMap) -> NDArray[np.bool_]:
         return np.asarray(moved_probe(source.probe, through).predict(features) == kept.labels)
 
-    to, of = neutral.source, neutral.target  # the map leads from the target's rows into the probe's space
-    fitted = fit_map(of, to, scale=scale)
-    correct, own = right(fitted), target.correct[known]
-    rngs = [np.random.default_rng([seed, draw]) for draw in range(n_draws)]
-    shuffled = np.stack([right(fit_map(of, to[rng.permutation(len(to))], scale=scale)) for rng in rngs])
-    seeds = [int(rng.integers(2**32)) for rng in rngs]
-    random = np.stack([right(random_map(of, to, fitted.rank, drawn, scale=scale)) for drawn in seeds])
+    correct, own = right(maps.fitted), target.correct[known]
+    random, shuffled = (np.stack([right(drawn) for drawn in kind]) for kind in (maps.random, maps.shuffled))
     floors = {
         "chance": (kept.labels == majority_label(shared)).astype(np.float64),
         "random": random.mean(axis=0),
         "shuffled": shuffled.mean(axis=0),
     }
     floor_kind = max(floors, key=lambda kind: floors[kind].mean())
-    unmapped = None
-    if of.shape[1] == to.shape[1]:
-        still = unturned_map(of, to, scale=scale)
-        unmapped = float(right(still).mean())
-    score = cluster_bootstrap(correct, kept.items, n_resamples, seed)
+    moved_control = moved_probe(source.control_probe, maps.fitted)
+    control_correct = np.asarray(moved_control.predict(features) == control_labels(kept, control))
+    score, gained = mean_intervals(
+        np.stack([correct, correct.astype(float) - control_correct], axis=1), kept.items, n_resamples, seed
+    )
     ratio = gain_ratio(np.stack([correct, own, floors[floor_kind]], axis=1), kept.items, min_gain, n_resamples, seed)
     return MappedTransfer(
         source_site=source.site,
@@ -163,9 +150,9 @@ def mapped_transfer(
         n_test=len(kept),
         n_dropped=int((~known).sum()),
         n_items=len(np.unique(kept.items)),
-        n_neutral=len(of),
-        rank=fitted.rank,
-        explained=fitted.explained,
+        n_neutral=len(maps.ids),
+        rank=maps.fitted.rank,
+        explained=maps.fitted.explained,
         score=score.estimate,
         low=score.low,
         high=score.high,
@@ -174,51 +161,48 @@ def mapped_transfer(
         random=float(floors["random"].mean()),
         shuffled=float(floors["shuffled"].mean()),
         controls_high=float(max(drawn.mean(axis=1).max() for drawn in (random, shuffled))),
-        unmapped=unmapped,
+        unmapped=float(right(maps.unturned).mean()) if maps.unturned else None,
         floor=float(floors[floor_kind].mean()),
         floor_kind=floor_kind,
         gain=float(own.mean() - floors[floor_kind].mean()),
         ratio=ratio.estimate if ratio else None,
         ratio_low=ratio.low if ratio else None,
         ratio_high=ratio.high if ratio else None,
+        control=float(control_correct.mean()),
+        selectivity=gained.estimate,
+        selectivity_low=gained.low,
+        selectivity_high=gained.high,
         correct=correct,
+        control_correct=control_correct,
         items=kept.items,
     )
 
 
 def _check(
-    source: ProbeResult,
-    target: ProbeResult,
-    abouts: Sequence[RowLabels],
-    target_rows: Rows,
-    neutral: Neutral,
-    n_draws: int,
+    source: ProbeResult, target: ProbeResult, abouts: Sequence[RowLabels], target_rows: Rows, maps: Maps
 ) -> None:
-    ids = np.asarray(neutral.ids, dtype=np.str_)
-    if not len(neutral.source) == len(neutral.target) == len(ids):
+    if not isinstance(source.probe, LogisticProbe):
         raise TwinprobeError(
-            f"{len(neutral.source)} and {len(neutral.target)} neutral rows for {len(ids)} ids; expected one each"
+            f"a {type(source.probe).__name__} can not be moved through a map; expected a logistic probe"
         )
     probed = np.concatenate([names for about in abouts for names in (about.items, about.groups)])
+    ids = np.unique(maps.ids)
     owners = np.array([name.rpartition("/")[0] for name in ids.tolist()], dtype=np.str_)  # a store's "item/form"
-    overlap = np.unique(ids[np.isin(ids, probed) | np.isin(owners, probed)])
+    overlap = ids[np.isin(ids, probed) | np.isin(owners, probed)]
     if len(overlap):
         raise TwinprobeError(
             f"{len(overlap)} of the texts to fit the map on are probed too (first: {str(overlap[0])!r}); "
             "fit it on rows of other texts, or the transfer is not one"
         )
-    for space, rows, width in (
-        ("source", neutral.source, source.probe.n_features_in_),
-        ("target", neutral.target, target_rows.features.shape[1]),
+    for space, mapped, width in (
+        ("source", len(maps.fitted.to_mean), source.probe.n_features_in_),
+        ("target", len(maps.fitted.from_mean), target_rows.features.shape[1]),
     ):
-        if rows.ndim != 2 or rows.shape[1] != width:
+        if mapped != width:
             raise TwinprobeError(
-                f"neutral rows of the {space} have shape {rows.shape}; expected [n, {width}], of the same site as the "
-                "probed rows"
+                f"neutral rows of the {space} are {mapped} wide; expected {width}, as the probed rows of the same site"
             )
     if not np.array_equal(target_rows.about.split("test").items, target.items):
         raise TwinprobeError(
             f"the test rows of the target do not match its result at {target.site}; pass the rows that gave the result"
         )
-    if n_draws < 1:
-        raise TwinprobeError(f"n_draws is {n_draws}; expected at least 1 draw of each control")

@@ -1,6 +1,8 @@
 """Orthogonal maps between the spaces of two models or layers (the Procrustes problem, Schönemann 1966).
 
-Such a map can turn and mirror but not stretch single directions, so it can not build what is not there.
+Such a map can turn and mirror but not stretch single directions, so it can not build what is not there. It is fitted on
+*neutral* rows, together with the maps that tell how much any map would give; no label takes part, so that the same maps
+serve every probe of a site.
 """
 
 from __future__ import annotations
@@ -59,47 +61,130 @@ def fit_map(moving: NDArray[Any], fixed: NDArray[Any], *, scale: bool = True) ->
     Raises:
         TwinprobeError: not as many rows in both, fewer than two, or rows that are not finite or do not vary.
     """
-    moving, fixed = _matrix(moving), _matrix(fixed)
-    if len(moving) != len(fixed) or len(moving) < 2:
-        raise TwinprobeError(f"{len(moving)} rows to map for {len(fixed)}; expected the same tokens in both, 2 or more")
-    from_mean, to_mean = moving.mean(axis=0), fixed.mean(axis=0)
-    left, values, right = np.linalg.svd((moving - from_mean).T @ (fixed - to_mean), full_matrices=False)
-    rank = int((values > values[0] * max(moving.shape[1], fixed.shape[1]) * np.finfo(np.float64).eps).sum())
-    if not rank:
-        raise TwinprobeError("the rows to fit a map on do not vary together; pass rows of more and different tokens")
-    return _completed(moving, fixed, left[:, :rank] @ right[:rank], scale, rank)
+    rows = _pairing(moving, fixed)
+    return _fit(rows, rows.moving.T @ rows.fixed, scale)
 
 
 def random_map(moving: NDArray[Any], fixed: NDArray[Any], rank: int, seed: int, *, scale: bool = True) -> OrthogonalMap:
     """A map with the means and spread of :func:`fit_map` and a uniformly random rotation of the same rank."""
-    moving, fixed = _matrix(moving), _matrix(fixed)
+    rows = _pairing(moving, fixed)
+    return _random(rows, rows.moving.T @ rows.fixed, rank, seed, scale)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pairing:
+    """Rows less their means, and the moments that all maps between them need: maps then cost no pass over the rows."""
+
+    from_mean: NDArray[np.float64]
+    to_mean: NDArray[np.float64]
+    moving: NDArray[np.float64]
+    fixed: NDArray[np.float64]
+    gram: NDArray[np.float64]
+    spread: float
+
+
+def _pairing(moving: NDArray[Any], fixed: NDArray[Any]) -> _Pairing:
+    moving, fixed = (np.asarray(rows, dtype=np.float64) for rows in (moving, fixed))
+    for rows in (moving, fixed):
+        if rows.ndim != 2 or not np.isfinite(rows).all():
+            raise TwinprobeError(f"rows of shape {rows.shape} to fit a map on; expected finite rows [n, width]")
+    if len(moving) != len(fixed) or len(moving) < 2:
+        raise TwinprobeError(f"{len(moving)} rows to map for {len(fixed)}; expected the same tokens in both, 2 or more")
+    from_mean, to_mean = moving.mean(axis=0), fixed.mean(axis=0)
+    moving, fixed = moving - from_mean, fixed - to_mean
+    return _Pairing(from_mean, to_mean, moving, fixed, moving.T @ moving, float(np.linalg.norm(fixed)))
+
+
+def _fit(rows: _Pairing, cross: NDArray[np.float64], scale: bool) -> OrthogonalMap:
+    """The map for the cross-moments ``cross [a, b]``, those of the rows or of a shuffled pairing of them."""
+    left, values, right = np.linalg.svd(cross, full_matrices=False)
+    rank = int((values > values[0] * max(cross.shape) * np.finfo(np.float64).eps).sum())
+    if not rank:
+        raise TwinprobeError("the rows to fit a map on do not vary together; pass rows of more and different tokens")
+    return _completed(rows, cross, left[:, :rank] @ right[:rank], scale, rank)
+
+
+def _random(rows: _Pairing, cross: NDArray[np.float64], rank: int, seed: int, scale: bool) -> OrthogonalMap:
     rng = np.random.default_rng(seed)
-    left, right = (np.linalg.qr(rng.normal(size=(rows.shape[1], rank)))[0] for rows in (moving, fixed))
-    return _completed(moving, fixed, left @ right.T, scale, rank)
-
-
-def unturned_map(moving: NDArray[Any], fixed: NDArray[Any], *, scale: bool = True) -> OrthogonalMap:
-    """A map between spaces of one width that matches means and spread as :func:`fit_map` does, and turns nothing."""
-    width = moving.shape[1]
-    return _completed(_matrix(moving), _matrix(fixed), np.eye(width), scale, width)
-
-
-def _matrix(rows: NDArray[Any]) -> NDArray[np.float64]:
-    matrix = np.asarray(rows, dtype=np.float64)
-    if matrix.ndim != 2 or not np.isfinite(matrix).all():
-        raise TwinprobeError(f"rows of shape {matrix.shape} to fit a map on; expected finite rows [n, width]")
-    return matrix
+    left, right = (np.linalg.qr(rng.normal(size=(width, rank)))[0] for width in cross.shape)
+    return _completed(rows, cross, left @ right.T, scale, rank)
 
 
 def _completed(
-    moving: NDArray[np.float64], fixed: NDArray[np.float64], rotation: NDArray[np.float64], scale: bool, rank: int
+    rows: _Pairing, cross: NDArray[np.float64], rotation: NDArray[np.float64], scale: bool, rank: int
 ) -> OrthogonalMap:
-    from_mean, to_mean = moving.mean(axis=0), fixed.mean(axis=0)
-    turned, wanted = (moving - from_mean) @ rotation, fixed - to_mean
-    spread = float(np.linalg.norm(turned))
-    factor = float(np.linalg.norm(wanted)) / spread if scale and spread > 0 else 1.0
-    missed = float(np.linalg.norm(wanted - factor * turned) / np.linalg.norm(wanted))
-    return OrthogonalMap(from_mean, to_mean, rotation, factor, rank, 1.0 - missed**2)
+    turned = float(np.sqrt(np.sum((rows.gram @ rotation) * rotation)))  # the norm of the turned rows
+    factor = rows.spread / turned if scale and turned > 0 else 1.0
+    missed = rows.spread**2 - 2 * factor * float(np.sum(cross * rotation)) + (factor * turned) ** 2
+    return OrthogonalMap(rows.from_mean, rows.to_mean, rotation, factor, rank, 1.0 - missed / rows.spread**2)
+
+
+@dataclass(frozen=True, eq=False)
+class Neutral:
+    """Rows to fit a map on: the same tokens in two spaces.
+
+    Attributes:
+        source: rows in the space of the probe, ``[n, a]``.
+        target: rows in the space it is to read, ``[n, b]``.
+        ids: the text of every row, strings ``[n]``, named as the probed rows name their items or groups, with or
+            without a store's ``/form`` at the end; by these, and nothing else, an overlap is found.
+    """
+
+    source: NDArray[np.floating[Any]]
+    target: NDArray[np.floating[Any]]
+    ids: NDArray[np.str_]
+
+
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """The map from the target's space into the probe's, and its controls; each holds a rotation ``[b, a]``.
+
+    Attributes:
+        fitted: on the neutral rows.
+        shuffled: fitted on the same rows after their pairing was shuffled, one per draw.
+        random: random orthogonal maps with the means, spread and rank of ``fitted``, one per draw.
+        unturned: means and spread matched, nothing turned; None when the widths differ.
+        ids: as in :class:`Neutral`.
+    """
+
+    fitted: OrthogonalMap
+    shuffled: tuple[OrthogonalMap, ...]
+    random: tuple[OrthogonalMap, ...]
+    unturned: OrthogonalMap | None
+    ids: NDArray[np.str_]
+
+
+def fit_maps(neutral: Neutral, *, scale: bool = True, n_draws: int = 10, seed: int = 0) -> Maps:
+    """Fit the map that lets a probe of the source read the target, and draw its controls.
+
+    Args:
+        neutral: rows in both spaces.
+        scale: see :func:`fit_map`.
+        n_draws: random maps, and shuffled fits.
+        seed: seed of the controls.
+
+    Raises:
+        TwinprobeError: not one row in both spaces for every id, rows that no map can be fitted on, or ``n_draws`` below 1.
+    """
+    of, to, ids = neutral.target, neutral.source, np.asarray(neutral.ids, dtype=np.str_)
+    if not len(of) == len(to) == len(ids):
+        raise TwinprobeError(f"{len(to)} and {len(of)} neutral rows for {len(ids)} ids; expected one each")
+    if n_draws < 1:
+        raise TwinprobeError(f"n_draws is {n_draws}; expected at least 1 draw of each control")
+    rows = _pairing(of, to)
+    cross = rows.moving.T @ rows.fixed
+    fitted = _fit(rows, cross, scale)
+    rngs = [np.random.default_rng([seed, draw]) for draw in range(n_draws)]
+    shuffled = tuple(_fit(rows, rows.moving.T @ rows.fixed[rng.permutation(len(to))], scale) for rng in rngs)
+    seeds = [int(rng.integers(2**32)) for rng in rngs]
+    same_width = cross.shape[0] == cross.shape[1]
+    return Maps(
+        fitted=fitted,
+        shuffled=shuffled,
+        random=tuple(_random(rows, cross, fitted.rank, drawn, scale) for drawn in seeds),
+        unturned=_completed(rows, cross, np.eye(len(cross)), scale, len(cross)) if same_width else None,
+        ids=ids,
+    )
 
 
 def moved_probe(probe: LogisticProbe, to_probe: OrthogonalMap) -> LogisticProbe:

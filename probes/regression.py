@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from activations.errors import TwinprobeError
 from probes.estimators import STRENGTHS, check_strengths
-from probes.metrics import Interval, cluster_codes, percentile_interval
+from probes.metrics import Interval, bootstrap_means, cluster_codes, percentile_interval
 from probes.softmax import Decomposition, decompose, one_blas_thread
 
 
@@ -110,6 +110,64 @@ def choose_ridge_strength(
     scores = [r_squared(dev_numbers, probe.predict(dev_features)) for probe in path]
     best = int(np.argmax(scores))
     return RidgeChoice(path[best], scores[best])
+
+
+@dataclass(frozen=True)
+class RidgeScores:
+    """Test scores of a ridge probe: R² with its 95% interval over clusters, and Spearman's correlation."""
+
+    r2: Interval
+    spearman: float
+
+
+def numbers(labels: NDArray[np.str_]) -> NDArray[np.float64] | None:
+    """The labels as numbers ``[n]``; None unless all are, with at least three different values."""
+    distinct = np.unique(labels)
+    if len(distinct) < 3:
+        return None
+    try:
+        return labels.astype(np.float64) if np.isfinite(distinct.astype(np.float64)).all() else None
+    except ValueError:
+        return None
+
+
+def ridge_scores(
+    data: Decomposition,
+    train: NDArray[np.float64],
+    dev_features: NDArray[np.floating[Any]],
+    dev: NDArray[np.float64],
+    test_features: NDArray[np.floating[Any]],
+    test: NDArray[np.float64],
+    clusters: NDArray[Any],
+    strengths: Sequence[float] = STRENGTHS,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> RidgeScores | None:
+    """Choose a ridge probe on dev and score it on test; None when dev or test have a single value only.
+
+    Args:
+        data: the decomposed training rows.
+        train, dev, test: the numbers of each split's rows.
+        dev_features, test_features: rows of the splits.
+        clusters: what the interval resamples, one per test row.
+        strengths: inverse regularisation strengths.
+        n_resamples: bootstrap resamples.
+        seed: seed of the bootstrap.
+    """
+    if np.ptp(dev) == 0 or np.ptp(test) == 0:
+        return None
+    probe = choose_ridge_strength(data, train, dev_features, dev, strengths).probe
+    predicted = probe.predict(test_features)
+    estimate, rank = r_squared(test, predicted), spearman(test, predicted)
+    if len(np.unique(clusters)) == 1:
+        return RidgeScores(Interval(estimate, float("nan"), float("nan")), rank)
+    # R² of a resample needs three of its means only.
+    error, mean, square = bootstrap_means(
+        np.stack([(test - predicted) ** 2, test, test**2], axis=1), clusters, n_resamples, seed
+    ).T
+    variance = square - mean**2
+    kept = variance > 1e-12 * np.mean(test**2)
+    return RidgeScores(percentile_interval(estimate, 1.0 - error[kept] / variance[kept]), rank)
 
 
 def r_squared(truth: ArrayLike, predicted: ArrayLike) -> float:

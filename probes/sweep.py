@@ -1,89 +1,72 @@
-"""Probe every site of one model, task and form, with the controls that make a score readable.
+"""Probe every site for every problem, with the controls that make a score readable.
 
-Strengths and layers are chosen on dev; test rows are only ever predicted.
+A *problem* is one set of labels on some rows: a target of a task in one form, for one draw of items. All problems are
+probed while a site's rows are in memory, and problems on the same training rows share their standardisation and
+decomposition. Strengths and layers are chosen on dev; test rows are only ever predicted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 
 from activations.errors import TwinprobeError
 from probes.baselines import Baselines, baselines
+from probes.codelength import codelength
 from probes.controls import control_labels, draw_control
-from probes.estimators import STRENGTHS, LogisticProbe, check_strengths, choose_strength
+from probes.estimators import STRENGTHS, check_strengths
+from probes.families import BILINEAR, LOGISTIC, check_family, choose
 from probes.metrics import macro_f1, mean_intervals
+from probes.regression import numbers, ridge_scores
+from probes.result import ProbeResult, scalars
 from probes.rows import SPLITS, RowLabels, Rows
-from probes.softmax import decompose, one_blas_thread
+from probes.softmax import Decomposition, decompose, one_blas_thread
+
+__all__ = ["ProbeResult", "Problem", "best_layer", "check_splits", "probe_site", "scalars", "sweep", "sweep_problems"]
 
 
 @dataclass(frozen=True, eq=False)
-class ProbeResult:
-    """What is reported of one probe: never an accuracy alone.
+class Problem:
+    """One set of labels to probe for.
 
     Attributes:
-        site: where the rows were captured.
-        n_train, n_dev, n_test: rows per split.
-        n_items: test items, the clusters of the intervals.
-        n_classes: labels in the train split.
-        strength: inverse regularisation strength, chosen on dev.
-        dev_score: dev accuracy at that strength; the number by which layers are chosen.
-        score, low, high: test accuracy with its 95% interval over items.
-        macro_f1: test F1 averaged over classes.
-        control: test accuracy on the control labels, of a probe with its own strength, chosen on dev.
-        control_seen: share of test rows whose control key occurs in training. A control can only be solved there: when
-            this is near 0, the control is at chance by construction and selectivity says no more than the score does.
-        selectivity, selectivity_low, selectivity_high: ``score - control``, paired by row, with its interval.
-        majority, bag_of_tokens, token, position: test accuracies of the surface baselines.
-        converged: whether the two probes reported here (task, control) converged.
-        n_unconverged: how many of all fits at this site, over strengths and both label sets, did not.
-        correct, control_correct: per test row, whether the probe and the control probe were right, ``[n_test]``.
-        items: item id of every test row, ``[n_test]``; pairs and clusters comparisons between models.
-        probe, control_probe: the fitted estimators.
+        about: what is known about the rows, the same at every site.
+        rows: where the rows are among those of a site, integers ``[n]``; ``[n, 2]`` for relations between two rows.
+        control: control label of every control key, from :func:`probes.controls.draw_control`.
+        surface: the surface baselines of these rows.
+        where: what tells this problem from the others in a table: task, target, form, seed.
+        names: of each row, equal in the stores of two models, strings ``[n]``; empty where nothing is to be paired.
     """
 
-    site: str
-    n_train: int
-    n_dev: int
-    n_test: int
-    n_items: int
-    n_classes: int
-    strength: float
-    dev_score: float
-    score: float
-    low: float
-    high: float
-    macro_f1: float
-    control: float
-    control_seen: float
-    selectivity: float
-    selectivity_low: float
-    selectivity_high: float
-    majority: float
-    bag_of_tokens: float
-    token: float
-    position: float
-    converged: bool
-    n_unconverged: int
-    correct: NDArray[np.bool_]
-    control_correct: NDArray[np.bool_]
-    items: NDArray[np.str_]
-    probe: LogisticProbe
-    control_probe: LogisticProbe
+    about: RowLabels
+    rows: NDArray[np.int64]
+    control: Mapping[str, str]
+    surface: Baselines
+    where: Mapping[str, Any] = field(default_factory=dict)
+    names: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, dtype=np.str_))
 
-    def row(self) -> dict[str, Any]:
-        """The scalar fields, as one row of a table."""
-        return scalars(self)
+    @cached_property
+    def trained_on(self) -> bytes:
+        """Equal for problems whose training rows are the same."""
+        return np.ascontiguousarray(self.rows[self.about.mask("train")]).tobytes()
 
+    def at(self, features: NDArray[np.floating[Any]]) -> Rows:
+        """This problem's rows out of all rows of a site; the two of a relation lie side by side.
 
-def scalars(result: Any) -> dict[str, Any]:
-    """The fields of a result that fit a table cell: text, numbers, truth values and None."""
-    values = {field.name: getattr(result, field.name) for field in fields(result)}
-    return {name: value for name, value in values.items() if value is None or isinstance(value, str | int | float)}
+        Raises:
+            TwinprobeError: the site has too few rows, or they can not be probed.
+        """
+        if len(features) <= self.rows.max():
+            raise TwinprobeError(
+                f"{len(features)} feature rows for a problem that reads row {self.rows.max()}; pass the rows of its store"
+            )
+        return Rows(features[self.rows].reshape(len(self.rows), -1), self.about)
 
 
 def probe_site(
@@ -92,9 +75,12 @@ def probe_site(
     control: Mapping[str, str],
     surface: Baselines,
     *,
+    family: str = LOGISTIC,
     strengths: Sequence[float] = STRENGTHS,
     seed: int = 0,
     n_resamples: int = 1000,
+    code_orders: int = 0,
+    data: Decomposition | None = None,
 ) -> ProbeResult:
     """Fit, choose and score the probe of one site.
 
@@ -107,20 +93,24 @@ def probe_site(
         rows: the rows of all splits at this site.
         control: control label of every control key, from :func:`probes.controls.draw_control`.
         surface: the surface baselines of these rows.
+        family: family of probes, see :mod:`probes.families`.
         strengths: inverse regularisation strengths to choose from.
-        seed: seed of the bootstrap.
+        seed: seed of the bootstrap and of the codelength's orders.
         n_resamples: bootstrap resamples.
+        code_orders: orders of the rows that the online codelength averages over; 0 leaves it out.
+        data: the decomposed training rows, when they are there already.
 
     Raises:
         TwinprobeError: a split is empty, train has fewer than two (control) labels, or a control key was not drawn.
     """
     about = rows.about
     train, dev, test = (about.mask(name) for name in SPLITS)
-    data = decompose(rows.features[train])
-    dev_features, test_features = rows.features[dev], rows.features[test]
+    features, dev_features, test_features = (rows.features[mask] for mask in (train, dev, test))
+    relation = family == BILINEAR
+    data = decompose(features) if data is None and not relation else data
     controls = control_labels(about, control)
     task, memory = (
-        choose_strength(data, labels[train], dev_features, labels[dev], strengths)
+        choose(family, features, labels[train], dev_features, labels[dev], strengths, data)
         for labels in (about.labels, controls)
     )
     predicted = task.probe.predict(test_features)
@@ -129,29 +119,50 @@ def probe_site(
     items = about.items[test]
     paired = np.stack([correct, control_correct, correct.astype(float) - control_correct], axis=1)
     score, control_score, gain = mean_intervals(paired, items, n_resamples, seed)
+    coded = code_orders > 0 and not relation
+    lengths = [
+        _compression(features, labels[train], about.items[train], strengths, range(seed, seed + code_orders))
+        if coded
+        else (None, None)
+        for labels in (about.labels, controls)
+    ]
+    values = numbers(about.labels)
+    ridge = None
+    if values is not None and data is not None:
+        parts = (dev_features, values[dev], test_features, values[test])
+        ridge = ridge_scores(data, values[train], *parts, items, strengths, n_resamples, seed)
     return ProbeResult(
         site=site,
+        family=family,
         n_train=int(train.sum()),
         n_dev=int(dev.sum()),
         n_test=int(test.sum()),
         n_items=len(np.unique(items)),
         n_classes=len(task.probe.classes_),
-        strength=task.probe.C,
+        strength=task.strength,
         dev_score=task.dev_score,
         score=score.estimate,
         low=score.low,
         high=score.high,
         macro_f1=macro_f1(about.labels[test], predicted),
+        auroc=_auroc(task.probe, test_features, about.labels[test]),
+        r2=ridge.r2.estimate if ridge else None,
+        r2_low=ridge.r2.low if ridge else None,
+        r2_high=ridge.r2.high if ridge else None,
+        spearman=ridge.spearman if ridge else None,
         control=control_score.estimate,
         control_seen=float(np.isin(about.controls[test], about.controls[train]).mean()),
         selectivity=gain.estimate,
         selectivity_low=gain.low,
         selectivity_high=gain.high,
+        codelength=lengths[0][0],
+        compression=lengths[0][1],
+        control_compression=lengths[1][1],
         majority=surface.majority,
         bag_of_tokens=surface.bag_of_tokens,
         token=surface.token,
         position=surface.position,
-        converged=task.probe.converged_ and memory.probe.converged_,
+        converged=task.converged and memory.converged,
         n_unconverged=task.n_unconverged + memory.n_unconverged,
         correct=correct,
         control_correct=control_correct,
@@ -161,18 +172,109 @@ def probe_site(
     )
 
 
+def _compression(
+    features: NDArray[Any],
+    labels: NDArray[np.str_],
+    items: NDArray[np.str_],
+    strengths: Sequence[float],
+    seeds: Sequence[int],
+) -> tuple[float | None, float | None]:
+    """Bits and compression of the online code; None where the rows are too few for one."""
+    try:
+        found = codelength(features, labels, items, strengths=strengths, seeds=seeds)
+    except TwinprobeError:
+        return None, None
+    return found.bits, found.compression
+
+
+def _auroc(probe: Any, features: NDArray[Any], labels: NDArray[np.str_]) -> float | None:
+    if not hasattr(probe, "predict_proba") or set(labels.tolist()) != set(probe.classes_.tolist()):
+        return None
+    chances = probe.predict_proba(features)
+    if len(probe.classes_) == 2:
+        return float(roc_auc_score(labels == probe.classes_[1], chances[:, 1]))
+    return float(roc_auc_score(labels, chances, labels=probe.classes_, multi_class="ovr"))
+
+
+def sweep_problems(
+    features: Mapping[str, NDArray[np.floating[Any]]],
+    problems: Sequence[Problem],
+    *,
+    family: str = LOGISTIC,
+    strengths: Sequence[float] = STRENGTHS,
+    seed: int = 0,
+    n_resamples: int = 1000,
+    code_orders: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[tuple[str, list[ProbeResult]]]:
+    """Probe every site in ``features``, in its order, for every problem.
+
+    One site's rows are in memory at a time, read once for all problems.
+
+    Args:
+        features: site name to rows ``[n, d]``; ``Problem.rows`` counts in them.
+        problems: what to probe for; relations are probed by the bilinear family whatever ``family`` says.
+        family: family of probes, see :mod:`probes.families`.
+        strengths: inverse regularisation strengths, chosen on dev per site and problem.
+        seed: seed of the bootstrap and of the codelength's orders.
+        n_resamples: bootstrap resamples per interval.
+        code_orders: orders of the rows that the online codelength averages over; 0 leaves it out.
+        progress: called with ``(probes done, probes in all)``.
+
+    Yields:
+        Each site with one result per problem, in the order of ``problems``.
+
+    Raises:
+        TwinprobeError: no sites, no problems, an empty split, a group in two splits, or rows that can not be probed.
+    """
+    if not features or not problems:
+        missing = "sites" if not features else "problems"
+        raise TwinprobeError(
+            f"no {missing} to probe; expected at least one site with captured rows, and labels for them"
+        )
+    check_strengths(strengths)
+    check_family(family)
+    for problem in problems:
+        check_splits(problem.about)
+    total, done = len(features) * len(problems), 0
+    for site in features:
+        rows_of_site = features[site]
+        results = []
+        data: dict[bytes, Decomposition] = {}
+        last = {problem.trained_on: number for number, problem in enumerate(problems)}
+        for number, problem in enumerate(problems):
+            relation = problem.rows.ndim == 2
+            with one_blas_thread():
+                rows, key = problem.at(rows_of_site), problem.trained_on
+                if not relation and key not in data:
+                    data[key] = decompose(rows.features[problem.about.mask("train")])
+                result = probe_site(
+                    site, rows, problem.control, problem.surface, family=BILINEAR if relation else family,
+                    strengths=strengths, seed=seed, n_resamples=n_resamples, code_orders=code_orders, data=data.get(key),
+                )  # fmt: skip
+            results.append(result)
+            if last[key] == number:
+                data.pop(key, None)  # no later problem is trained on these rows
+            done += 1
+            if progress is not None:
+                progress(done, total)
+        yield site, results
+
+
 def sweep(
     features: Mapping[str, NDArray[np.floating[Any]]],
     about: RowLabels,
     *,
     control: Mapping[str, str] | None = None,
     surface: Baselines | None = None,
+    family: str = LOGISTIC,
     strengths: Sequence[float] = STRENGTHS,
     seed: int = 0,
     n_resamples: int = 1000,
+    code_orders: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[ProbeResult]:
-    """Probe every site in ``features``, in its order.
+    """Probe every site in ``features``, in its order, for one set of labels.
 
     Args:
         features: site name to rows ``[n, d]``. One site is read at a time, so a mapping that loads on access
@@ -180,30 +282,22 @@ def sweep(
         about: what is known about the rows, the same at every site.
         control: control labels by key; drawn from ``about`` when absent. Pass one drawn over all forms for transfer.
         surface: surface baselines, if already computed for these rows (say, for another model with the same tokenizer).
-        strengths: inverse regularisation strengths, chosen on dev per site.
-        seed: seed of the control draw and of the bootstrap.
-        n_resamples: bootstrap resamples per interval.
-        progress: called with ``(sites done, sites in all)`` after each site.
+        family, strengths, seed, n_resamples, code_orders, progress: see :func:`sweep_problems`.
 
     Raises:
         TwinprobeError: no sites, an empty split, a group in two splits, or rows that can not be probed.
     """
-    if not features:
-        raise TwinprobeError("no sites to probe; expected at least one site with captured rows")
-    check_strengths(strengths)
     check_splits(about)
+    check_strengths(strengths)
     control = draw_control([about], seed) if control is None else control
-    results = []
     with one_blas_thread():
         surface = baselines(about, strengths) if surface is None else surface
-        for done, site in enumerate(features, start=1):
-            rows = Rows(features[site], about)
-            results.append(
-                probe_site(site, rows, control, surface, strengths=strengths, seed=seed, n_resamples=n_resamples)
-            )
-            if progress is not None:
-                progress(done, len(features))
-    return results
+    problem = Problem(about, np.arange(len(about)), control, surface)
+    found = sweep_problems(
+        features, [problem], family=family, strengths=strengths, seed=seed, n_resamples=n_resamples,
+        code_orders=code_orders, progress=progress,
+    )  # fmt: skip
+    return [result for _, [result] in found]
 
 
 def check_splits(about: RowLabels) -> None:

@@ -18,9 +18,9 @@ from activations.errors import TwinprobeError
 from probes.baselines import majority_label
 from probes.controls import control_labels
 from probes.metrics import Interval, bootstrap_means, mean_intervals, percentile_interval
+from probes.result import ProbeResult, scalars
 from probes.rows import Rows
 from probes.softmax import moments
-from probes.sweep import ProbeResult, scalars
 
 #: Smallest in-form gain over chance for which a transfer ratio is formed.
 MIN_GAIN = 0.05

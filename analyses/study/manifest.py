@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from analyses.study.results import records
 from analyses.study.settings import Study
 from analyses.study.stages import Tables, code_hash
+from probes.tables import records
 
 PACKAGES = (
     "twinprobe", "torch", "transformers", "transformer-lens", "tokenizers", "numpy", "scipy", "scikit-learn", "pandas", "h5py",

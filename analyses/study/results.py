@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -11,10 +10,13 @@ import pandas as pd
 from activations.pairs import Pair, confounds
 from analyses.study.settings import Study
 from analyses.study.stages import Tables
-from probes.tasks import get_task
-from probes.tasks.items import Item
+from probes.tables import plain, records
+from probes.tasks.items import Item, Task
 
-SUMMARISED = ("models", "probes", "transfer", "behaviour", "retention", "patching", "scores", "comparisons", "examples")
+SUMMARISED = (
+    "models", "probes", "difficulty", "capacity", "transfer", "layers", "left_out", "mapped", "interventions", "behaviour",
+    "retention", "patching", "scores", "comparisons", "examples",
+)  # fmt: skip
 ALPHA = 0.05
 
 
@@ -37,14 +39,14 @@ def results(study: Study, pair: Pair, tables: Tables) -> dict[str, Any]:
     }
 
 
-def examples(items: Mapping[str, Sequence[Item]]) -> pd.DataFrame:
+def examples(items: Sequence[tuple[Task, Sequence[Item]]]) -> pd.DataFrame:
     """The first test item of every task and form, for readers to see what the models saw.
 
     Returns:
         Columns task, summary, form, text, answer, contrast, contrast_answer, labels (what probes are asked to name).
     """
     lines = []
-    for task, members in items.items():
+    for task, members in items:
         for form in sorted({form for item in members for form in item.forms}):
             shown = next((item.forms[form] for item in members if item.split == "test" and form in item.forms), None)
             if shown is None:
@@ -59,8 +61,8 @@ def examples(items: Mapping[str, Sequence[Item]]) -> pd.DataFrame:
             ]
             lines.append(
                 {
-                    "task": task,
-                    "summary": get_task(task).summary,
+                    "task": task.name,
+                    "summary": task.summary,
                     "form": form,
                     "text": shown.text,
                     "answer": shown.answer,
@@ -70,18 +72,6 @@ def examples(items: Mapping[str, Sequence[Item]]) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(lines)
-
-
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The lines of a table with plain JSON values; what is missing or not finite becomes ``None``."""
-    return [
-        {str(name): _plain(value) for name, value in line.items()} for line in table.astype(object).to_dict("records")
-    ]
-
-
-def _plain(value: Any) -> Any:
-    value = value.item() if hasattr(value, "item") else value
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def calibration(comparisons: pd.DataFrame) -> dict[str, Any] | None:
@@ -120,7 +110,7 @@ def findings(comparisons: pd.DataFrame) -> list[dict[str, Any]]:
                 "code_better": int(better),
                 "base_better": int(len(clear) - better),
                 "mean_difference": float(part.difference.mean()),
-                "median_minimum_detectable_effect": _plain(part.minimum_detectable_effect.median()),
+                "median_minimum_detectable_effect": plain(part.minimum_detectable_effect.median()),
             }
         )
     return found

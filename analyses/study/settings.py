@@ -12,7 +12,13 @@ from activations.errors import TwinprobeError
 from activations.models import ModelSpec
 from activations.pairs import Pair, custom_pair, get_pair
 from analyses.toml_files import read_toml
+from probes.families import check_family
 from probes.tasks import get_task
+
+EMBEDDED_TASKS = (
+    "nesting", "binding", "aliasing", "branching", "roles", "types", "scope", "identifiers",
+)  # fmt: skip
+"""What a study probes for unless it says otherwise."""
 
 
 class Table(BaseModel):
@@ -48,20 +54,31 @@ class LoadTable(Table):
 
 
 class TasksTable(Table):
-    """Which tasks, and how many items of each (split train/dev/test as 5 : 1.5 : 2.5)."""
+    """Which tasks (``name`` or ``name:PATH``), and how many items of each (split train/dev/test as 5 : 1.5 : 2.5).
 
-    names: tuple[str, ...] = Field(("nesting", "binding", "aliasing", "identifiers"), min_length=1)
+    ``seeds`` is how often the items are drawn anew; each draw has its own probes, and scores are pooled over draws. What
+    is run or patched (behaviour, patching, interventions) uses the first draw.
+    """
+
+    names: tuple[str, ...] = Field(EMBEDDED_TASKS, min_length=1)
     items: int = Field(600, ge=40)
+    seeds: int = Field(1, ge=1)
 
 
 class ProbesTable(Table):
-    """Where rows are captured and how they are probed."""
+    """Where rows are captured and how they are probed.
+
+    ``code_orders`` is over how many orders of the rows the online codelength is averaged (0 leaves it out); ``capacity``
+    names families of probes to set beside the linear one at the chosen site.
+    """
 
     sites: str = "embed,resid_post.*"
     pool: Literal["last", "first", "mean"] = "last"
     storage_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     strengths: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
     random_init: bool = True
+    code_orders: int = Field(1, ge=0)
+    capacity: tuple[str, ...] = ()
 
 
 class PatchingTable(Table):
@@ -70,6 +87,21 @@ class PatchingTable(Table):
     prompts: int = Field(100, ge=0)
     items: int = Field(16, ge=1)
     check_exact: int = Field(3, ge=0)
+
+
+class InterventionsTable(Table):
+    """The causal companion of the probes: prompts per task and form, and random directions to compare with."""
+
+    prompts: int = Field(60, ge=0)
+    draws: int = Field(3, ge=1)
+
+
+class MappingTable(Table):
+    """Neutral passages that orthogonal maps between the models are fitted on, and how long they are; 0 for no maps."""
+
+    passages: int = Field(30, ge=0)
+    characters: int = Field(300, ge=50)
+    draws: int = Field(5, ge=1)
 
 
 class ScoresTable(Table):
@@ -98,6 +130,8 @@ class Study(Table):
     tasks: TasksTable = TasksTable()
     probes: ProbesTable = ProbesTable()
     patching: PatchingTable = PatchingTable()
+    interventions: InterventionsTable = InterventionsTable()
+    mapping: MappingTable = MappingTable()
     scores: ScoresTable = ScoresTable()
     statistics: StatisticsTable = StatisticsTable()
 
@@ -128,9 +162,9 @@ class Study(Table):
         return found
 
 
-def embedded_study() -> Path:
-    """The study file of the embedded twins, which ships with the package."""
-    return Path(str(files("analyses.study") / "embedded.toml"))
+def embedded_study(full: bool = False) -> Path:
+    """The study file of the embedded twins, which ships with the package; ``full``: that of every task."""
+    return Path(str(files("analyses.study") / ("full.toml" if full else "embedded.toml")))
 
 
 def read_study(path: str | Path) -> Study:
@@ -147,11 +181,12 @@ def read_study(path: str | Path) -> Study:
         raise TwinprobeError(f"{path}: [pair] has 'name' and also 'base' or 'code'; give one or the other")
     try:
         pair = study.compared
-        for name in study.tasks.names:
-            get_task(name)
+        names = [get_task(name).name for name in study.tasks.names]
+        for family in study.probes.capacity:
+            check_family(family)
     except TwinprobeError as error:
         raise TwinprobeError(f"{path}: {error}") from None
-    if twice := [name for name in set(study.tasks.names) if study.tasks.names.count(name) > 1]:
+    if twice := [name for name in names if names.count(name) > 1]:
         raise TwinprobeError(f"{path}: task {twice[0]!r} is named twice in [tasks] names")
     for given in (study.scores.code, study.scores.prose):
         if given and not Path(given).is_file():

@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from activations.models import ModelSpec, resolve
+from probes.tables import read_table, write_table
 
 Tables = dict[str, pd.DataFrame]
 Report = Callable[[str, int, int], None]
@@ -97,16 +98,6 @@ class Stages:
         self.log.append({"stage": name, "key": key, "reused": reused, "seconds": round(seconds, 2)})
         if reused:
             self.report(name, 1, 1)
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a CSV table back to the very numbers that were written; an empty field is missing, no other text is."""
-    return pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values=[""])
-
-
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a tidy table as CSV."""
-    table.to_csv(path, index=False)
 
 
 def _key(inputs: Mapping[str, Any]) -> str:

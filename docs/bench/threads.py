@@ -16,7 +16,7 @@ import tempfile, time, torch
 from activations.capturing import capture
 from activations.models import load_model
 from activations.sites import parse_sites
-from analyses.study.probing import labelled_texts
+from probes.task_rows import labelled_texts
 from probes.tasks import get_task
 torch.set_num_threads(2)
 loaded = load_model("embedded:code")

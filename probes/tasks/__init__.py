@@ -11,14 +11,24 @@ from probes.tasks import (
     arithmetic,
     binding,
     boolean,
+    boxes,
     branching,
+    clutrr,
+    cogs,
+    dataflow,
+    from_file,
     identifiers,
+    logic,
     loops,
     nesting,
     ordering,
     roles,
     scope,
+    syntax,
+    syntax_files,
+    treebank,
     value_types,
+    vulnerability,
 )
 from probes.tasks.items import Contrast, Form, Item, Relation, Source, Task
 
@@ -27,10 +37,21 @@ __all__ = ["SOURCES", "TASKS", "Contrast", "Form", "Item", "Relation", "Source",
 _MODULES = (
     *(nesting, binding, aliasing, arithmetic, boolean, branching, loops, ordering, roles, value_types, scope),
     identifiers,
+    dataflow,
+    syntax,
 )
 TASKS: dict[str, Task] = {module.generate.name: module.generate for module in _MODULES}
 
-_SOURCES: tuple[Source, ...] = ()
+_SOURCES: tuple[Source, ...] = (
+    from_file.read,
+    boxes.read,
+    clutrr.read,
+    cogs.read,
+    logic.read,
+    syntax_files.read,
+    treebank.read,
+    vulnerability.read,
+)
 SOURCES: dict[str, Source] = {source.name: source for source in _SOURCES}
 
 

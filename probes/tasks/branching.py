@@ -18,12 +18,11 @@ from probes.tasks.branching_words import LETTERS, PHRASINGS, STATES, THINGS, VAR
 from probes.tasks.crossing import crossed
 from probes.tasks.items import Contrast, Form, FormName, Item, Split, Weaver, task
 from probes.tasks.pools import PEOPLE, each_split
+from probes.tasks.statements import LEAD
 
 OUTCOMES = ("key", "map", "ship", "log")
 DIFFICULTIES = (1, 2, 3)
 CONDITIONS = 3
-
-LEAD: dict[FormName, str] = {"code": "", "prose": " ", "formal": " "}
 
 
 @dataclass(frozen=True)

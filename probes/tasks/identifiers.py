@@ -18,15 +18,15 @@ import sysconfig
 import tokenize
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from activations.errors import TwinprobeError
 from activations.texts import Span
-from probes.tasks.items import Form, FormName, Item, Split, task
-from probes.tasks.pools import SHARES, balanced, check_size, split_sizes
+from probes.tasks.items import Form, FormName, Item, task
+from probes.tasks.pools import balanced, check_size, split_sizes
 from probes.tasks.python_tokens import Mark, role_marks, statements, tokens_of, use_marks
+from probes.tasks.windows import MAX_CHARACTERS, Window, cut_windows, distinct, holders, split_groups
 
 HELD_OUT_MODULES = (
     "bisect", "difflib", "email", "fractions", "heapq", "http", "json", "logging", "shlex", "statistics", "textwrap",
@@ -37,25 +37,6 @@ SOFT_KEYWORDS = ("match", "case", "type", "_")  # ambiguous without their statem
 # Grammar, examples, tables, headings, and whatever ends on an opening bracket or an equals sign.
 CODE_LIKE = re.compile(r"::=|>>>|^\s*(\||\+-|#|[-=*~^]{3})|[\[({=]$", re.MULTILINE)
 SENTENCES = re.compile(r"(\* |\d+\. )?[\"*(]?[A-Z][\w\"*-]*,? (\S+ ){4,}\S+[.:;)]$")
-MAX_CHARACTERS = 320
-MAX_STATEMENTS = 8
-
-
-@dataclass(frozen=True)
-class Window:
-    """A short stretch of one group (a file, a documentation topic) with everything in it that can be labelled."""
-
-    group: str
-    text: str
-    spans: tuple[Span, ...]
-
-    def labelled(self, rng: random.Random) -> dict[str, list[Span]]:
-        """Its spans by label, in random order, each word once per label so that ``self`` or ``=`` can't crowd it."""
-        distinct = {(span.label, span.control): span for span in rng.sample(self.spans, len(self.spans))}
-        found: dict[str, list[Span]] = defaultdict(list)
-        for (label, _), span in distinct.items():
-            found[str(label)].append(span)
-        return found
 
 
 def held_out_sources() -> list[tuple[str, str]]:
@@ -94,31 +75,9 @@ def python_docs_prose() -> list[tuple[str, str]]:
 
 
 def code_windows(path: str, source: str) -> Iterator[Window]:
-    """Cut a source file into runs of whole statements, dedented, of at most :data:`MAX_CHARACTERS` characters."""
-    lines, tokens = source.split("\n"), tokens_of(source)
-    rows: dict[int, list[Mark]] = defaultdict(list)
-    for mark in role_marks(tokens) + use_marks(source, tokens):
-        rows[mark.row].append(mark)
-
-    def cut(first: int, last: int) -> Window:
-        indent = min(len(line) - len(line.lstrip()) for line in lines[first - 1 : last] if line.strip())
-        text, spans = "", []
-        for row in range(first, last + 1):
-            for mark in rows[row]:
-                start = len(text) + mark.column - indent
-                spans.append(Span(mark.target, start, start + len(mark.text), mark.label, mark.text))
-            text += lines[row - 1][indent:] + ("\n" if row < last else "")
-        return Window(path, text, tuple(spans))
-
-    start, end, count = 0, 0, 0
-    for first, last in [*statements(tokens), (0, 0)]:
-        size = sum(len(line) + 1 for line in lines[start - 1 : last]) if start else 0
-        if start and (not first or count == MAX_STATEMENTS or size > MAX_CHARACTERS):
-            if count > 1:
-                yield cut(start, end)
-            start, count = 0, 0
-        if first and sum(len(line) + 1 for line in lines[first - 1 : last]) <= MAX_CHARACTERS:
-            start, end, count = start or first, last, count + 1
+    """Cut a source file into windows with the roles and uses of its tokens."""
+    tokens = tokens_of(source)
+    return cut_windows(path, source, statements(tokens), role_marks(tokens) + use_marks(source, tokens))
 
 
 def _fragment_marks(fragment: str) -> list[Mark]:
@@ -160,26 +119,7 @@ def _windows(form: FormName) -> tuple[Window, ...]:
         found = [window for path, source in held_out_sources() for window in code_windows(path, source)]
     else:
         found = [window for topic, text in python_docs_prose() for window in prose_windows(topic, text)]
-    return tuple({window.text: window for window in found if window.spans}.values())  # boilerplate is in many files
-
-
-def _split_groups(windows: Sequence[Window], rng: random.Random) -> dict[Split, list[Window]]:
-    """Assign whole groups to splits so that the scarcest role is shared out as :data:`SHARES` asks, then the rest."""
-    holders = {role: [w for w in windows if role in {span.label for span in w.spans}] for role in LABELS["role"]}
-    scarce = {id(window) for window in min(holders.values(), key=len)}
-    groups: dict[str, list[Window]] = defaultdict(list)
-    for window in rng.sample(windows, len(windows)):
-        groups[window.group].append(window)
-    weights = {group: (sum(id(w) in scarce for w in members), len(members)) for group, members in groups.items()}
-    split: dict[Split, list[Window]] = {name: [] for name in SHARES}
-    filled = {name: [0, 0] for name in SHARES}
-    totals = (len(scarce), len(windows))
-    for group in sorted(groups, key=lambda name: weights[name], reverse=True):
-        measure = 0 if weights[group][0] else 1
-        name = max(SHARES, key=lambda name: SHARES[name] * totals[measure] - filled[name][measure])
-        split[name] += groups[group]
-        filled[name] = [had + got for had, got in zip(filled[name], weights[group], strict=True)]
-    return split
+    return distinct(found)
 
 
 def _pick_texts(windows: Sequence[Window], size: int, where: str, rng: random.Random) -> list[tuple[Window, str]]:
@@ -189,10 +129,10 @@ def _pick_texts(windows: Sequence[Window], size: int, where: str, rng: random.Ra
         TwinprobeError: too few windows hold some role.
     """
     wanted = balanced(rng, LABELS["role"], size)
-    holders = {role: [w for w in windows if role in {span.label for span in w.spans}] for role in LABELS["role"]}
+    holding = holders(windows, "role", LABELS["role"])
     picked: dict[int, tuple[Window, str]] = {}
-    for role in sorted(holders, key=lambda role: len(holders[role])):  # the scarce first, while they are free
-        free = [window for window in holders[role] if id(window) not in picked]
+    for role in sorted(holding, key=lambda role: len(holding[role])):  # the scarce first, while they are free
+        free = [window for window in holding[role] if id(window) not in picked]
         if len(free) < wanted.count(role):
             raise TwinprobeError(
                 f"task 'identifiers': {size} {where} texts asked for, {wanted.count(role)} of them with a {role}, "
@@ -203,9 +143,18 @@ def _pick_texts(windows: Sequence[Window], size: int, where: str, rng: random.Ra
     return list(picked.values())
 
 
+def _by_label(window: Window, rng: random.Random) -> dict[str, list[Span]]:
+    """Its spans by label, in random order, each word once per label so that ``self`` or ``=`` can't crowd it."""
+    once = {(span.label, span.control): span for span in rng.sample(window.spans, len(window.spans))}
+    found: dict[str, list[Span]] = defaultdict(list)
+    for (label, _), span in once.items():
+        found[str(label)].append(span)
+    return found
+
+
 def _level(texts: Sequence[tuple[Window, str]], rng: random.Random) -> list[tuple[Window, list[Span]]]:
     """Keep equally many spans of every label of a target, at most one per text on average."""
-    found = [window.labelled(rng) for window, _ in texts]
+    found = [_by_label(window, rng) for window, _ in texts]
     kept: list[list[Span]] = [[] for _ in texts]
     for labels in LABELS.values():
         pools = {label: [(i, span) for i, spans in enumerate(found) for span in spans[label]] for label in labels}
@@ -236,7 +185,7 @@ def generate(n_items: int, seed: int) -> list[Item]:
     items = []
     sizes: dict[FormName, int] = {"code": n_items - n_items // 2, "prose": n_items // 2}
     for form, size in sizes.items():
-        windows = _split_groups(_windows(form), rng)
+        windows = split_groups(_windows(form), "role", LABELS["role"], rng)
         for split, count in split_sizes(size).items():
             texts = _pick_texts(windows[split], count, f"{form} {split}", rng)
             for i, (window, spans) in enumerate(_level(texts, rng)):

@@ -15,11 +15,10 @@ from probes.tasks.crossing import crossed
 from probes.tasks.items import Contrast, Form, FormName, Item, Split, Weaver, task
 from probes.tasks.loops_words import FUNCTION, PHRASINGS, PLACES, Phrasing
 from probes.tasks.pools import PEOPLE, each_split
+from probes.tasks.statements import LEAD
 
 STEPS = (1, 2, 3, 4)
 NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}
-
-LEAD: dict[FormName, str] = {"code": "", "prose": " ", "formal": " "}
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 from probes.tasks.items import Contrast, Form, FormName, Item, Split, Weaver, task
 from probes.tasks.pools import PEOPLE, VALUES, each_split
+from probes.tasks.statements import LEAD
 
 RANKS = ("first", "second", "third", "last")
 PAIRS = {3: ("xa", "xb", "xc"), 4: ("xa", "xb", "ac", "bc"), 5: ("xa", "xb", "ac", "bc", "ab")}
@@ -153,7 +154,7 @@ class Order:
             weaver.add(phrasing.fact, {"a": one, "rel": relation[before], "b": two}, {"rel": role})
         weaver.add(phrasing.query, words, {"x": "query"})
         weaver.label_last("rank", RANKS[self.rank], control=self.topic)
-        lead = "" if form == "code" else " "
+        lead = LEAD[form]
         return Form(
             text=weaver.text,
             spans=tuple(weaver.spans),

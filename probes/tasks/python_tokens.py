@@ -56,13 +56,18 @@ def role_marks(tokens: Sequence[TokenInfo]) -> list[Mark]:
     return [Mark(*token.start, token.string, "role", role) for token, role in found if role]
 
 
+def characters(line: str, column: int) -> int:
+    """A column in UTF-8 bytes, which is how syntax trees count, as one in characters."""
+    return column if line.isascii() else len(line.encode()[:column].decode())
+
+
 def use_marks(source: str, tokens: Sequence[TokenInfo]) -> list[Mark]:
     """Names that are assigned, parameters, functions and classes (definition), and names that are read (use)."""
     lines = source.split("\n")
     kinds: dict[tuple[int, int], str] = {}
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Name | ast.arg):
-            column = len(lines[node.lineno - 1].encode()[: node.col_offset].decode())  # from bytes to characters
+            column = characters(lines[node.lineno - 1], node.col_offset)
             read = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
             kinds[node.lineno, column] = "use" if read else "definition"
     marks, before = [], ""

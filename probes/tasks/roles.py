@@ -18,6 +18,7 @@ from itertools import permutations
 
 from probes.tasks.items import Contrast, Form, FormName, Item, Split, Weaver, task
 from probes.tasks.pools import PEOPLE, VALUES, each_split
+from probes.tasks.statements import LEAD
 
 ROLES = ("agent", "theme", "recipient")
 ORDERS = tuple(permutations(ROLES))
@@ -195,7 +196,7 @@ class Scene:
         """The form. The key of the control task is the verb: an arbitrary function of a word of the event."""
         weaver, contrast = self.weave(phrasing), self.exchanged()
         weaver.label_last("role", self.role, control=self.verb)
-        lead = "" if form == "code" else " "
+        lead = LEAD[form]
         return Form(
             text=weaver.text,
             spans=tuple(weaver.spans),

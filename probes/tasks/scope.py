@@ -19,10 +19,9 @@ from probes.tasks.crossing import crossed
 from probes.tasks.items import Contrast, Form, FormName, Item, Split, Weaver, task
 from probes.tasks.pools import PEOPLE, each_split
 from probes.tasks.scope_words import CODE, TOLD, VALUES, Functions, Told, Wrapped
+from probes.tasks.statements import LEAD
 
 DEPTHS = (1, 2, 3)
-
-LEAD: dict[FormName, str] = {"code": "", "prose": " ", "formal": " "}  # code asks inside a string literal
 
 
 @dataclass(frozen=True)

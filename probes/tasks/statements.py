@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from probes.tasks.items import Contrast, Form, FormName, Weaver
 
-LEAD: dict[FormName, str] = {"code": "", "prose": " "}  # code asks inside a string literal, prose after a word
+LEAD: dict[FormName, str] = {"code": "", "prose": " ", "formal": " "}  # code asks inside a string literal
 
 
 @dataclass(frozen=True)

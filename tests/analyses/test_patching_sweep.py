@@ -174,7 +174,7 @@ def test_nothing_retained_leaves_empty_tables(loaded: LoadedModel, given: list[P
     assert {"item", "group", "layer", "position", "token", "role", "effect", "recovery"} == set(found.cells)
     assert (found.checked, found.max_error) == (0, 0.0)
     assert by_role(found.cells).empty
-    assert steps == [(1, 2), (2, 2)]
+    assert steps == [(done, 6) for done in range(1, 7)]  # two texts read, twice, then two prompts passed over
 
 
 def test_the_exactness_check_reports_the_error_it_finds(make_model: MakeModel, given: list[Prompt]) -> None:

@@ -47,11 +47,12 @@ def labels(store: Path) -> list[dict[str, Any]]:
 
 
 def test_the_spans_labels_are_probed_with_controls_and_baselines(store: Path, tmp_path: Path) -> None:
-    shown = done(twinprobe("probe", store, "--out", tmp_path / "probes.csv"))
+    shown = done(twinprobe("probe", store, "--out", tmp_path / "probes"))
     for part in ("resid_post.2", "selectivity", "2 classes", "* chosen on dev", "majority 0.500", "own token 1.000"):
         assert part in shown
-    with (tmp_path / "probes.csv").open() as handle:
+    with (tmp_path / "probes" / "probes.csv").open() as handle:
         table = list(csv.DictReader(handle))
+    assert (tmp_path / "probes" / "layers.png").read_bytes().startswith(b"\x89PNG")
     assert [row["site"] for row in table] == ["embed", "resid_post.2"]
     assert [row["chosen"] for row in table].count("True") == 1
     for row in table:
@@ -61,8 +62,8 @@ def test_the_spans_labels_are_probed_with_controls_and_baselines(store: Path, tm
 
 
 def test_json_holds_the_same_table(store: Path, tmp_path: Path) -> None:
-    shown = json.loads(done(twinprobe("probe", store, "--out", tmp_path / "probes.csv", "--json")))
-    with (tmp_path / "probes.csv").open() as handle:
+    shown = json.loads(done(twinprobe("probe", store, "--out", tmp_path / "probes", "--json")))
+    with (tmp_path / "probes" / "probes.csv").open() as handle:
         table = list(csv.DictReader(handle))
     assert list(shown[0]) == list(table[0])
     assert [str(row["selectivity"]) for row in shown] == [row["selectivity"] for row in table]
@@ -127,8 +128,8 @@ def test_a_bad_label_is_one_line_with_its_place(store: Path, tmp_path: Path, lin
     [first, *_] = labels(store)
     file = tmp_path / "labels.jsonl"
     file.write_text(json.dumps(first) + "\n" + line + "\n")
-    refused(twinprobe("probe", store, "--labels", file, "--out", tmp_path / "probes.csv"), *expected)
-    assert not (tmp_path / "probes.csv").exists()
+    refused(twinprobe("probe", store, "--labels", file, "--out", tmp_path / "probes"), *expected)
+    assert not (tmp_path / "probes").exists()
 
 
 def test_what_can_not_be_probed_is_one_line(store: Path, tmp_path: Path) -> None:
@@ -136,10 +137,17 @@ def test_what_can_not_be_probed_is_one_line(store: Path, tmp_path: Path) -> None
     refused(twinprobe("probe", store, "--labels", tmp_path / "absent.jsonl"), "absent.jsonl: no such file")
     refused(twinprobe("probe", store, "--span", "roll"), "'roll'", "did you mean 'role'")
     refused(twinprobe("probe", store, "--span", "whole"), "no labelled span is called 'whole'", "role")
-    refused(twinprobe("probe", store, "--span", "role", "--labels", "l.jsonl"), "--labels and --span")
-    refused(twinprobe("probe", store, "--out", tmp_path / "absent" / "p.csv"), "there is no folder", "create it")
+    refused(
+        twinprobe("probe", store, "--span", "role", "--labels", "l.jsonl"), "--labels and --span were given together"
+    )
+    refused(twinprobe("probe", store, "--sites", "resid_post.1"), "does not hold resid_post.1", "embed, resid_post.2")
+    refused(twinprobe("probe", store, "--family", "logistc"), "unknown family", "did you mean 'logistic'")
+    refused(twinprobe("probe", store, "--task", "binding"), "does not hold text 'binding-0", "--task")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").touch()
+    refused(twinprobe("probe", store, "--out", tmp_path / "full"), "is not empty and holds no sweep")
     one = write_lines(tmp_path / "one.jsonl", [{**line, "label": "same"} for line in labels(store)])
-    refused(twinprobe("probe", store, "--labels", one), "same", after_progress=True)
+    refused(twinprobe("probe", store, "--labels", one), "same")
     two = write_lines(tmp_path / "two.jsonl", labels(store)[:2])
     refused(twinprobe("probe", store, "--labels", two), "2 groups", "at least 3")
 
@@ -149,3 +157,43 @@ def test_a_store_without_labels_says_how_to_give_some(model_folder: Path, tmp_pa
     where = ("--texts", tmp_path / "texts.jsonl", "--sites", "embed", "--out", tmp_path / "store")
     done(twinprobe("cache", model_folder, *where))
     refused(twinprobe("probe", tmp_path / "store"), "no labelled spans", "--labels FILE", "--rows spans")
+
+
+def test_a_sweep_goes_on_after_its_last_finished_site(store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "probes"
+    first = done(twinprobe("probe", store, "--out", out))
+    before = contents(out)
+    (out / "sites" / "resid_post.2.csv").unlink()
+    stamp = (out / "sites" / "embed.csv").stat().st_mtime_ns
+    assert done(twinprobe("probe", store, "--out", out)) == first
+    assert contents(out) == before
+    assert (out / "sites" / "embed.csv").stat().st_mtime_ns == stamp, "a finished site was probed again"
+    refused(twinprobe("probe", store, "--out", out, "--seeds", 2), "another sweep (different seeds)", "another --out")
+    assert contents(out) == before
+
+
+def test_draws_are_pooled_with_an_interval_over_them(store: Path, tmp_path: Path) -> None:
+    shown = json.loads(done(twinprobe("probe", store, "--seeds", 3, "--out", tmp_path / "probes", "--json")))
+    with (tmp_path / "probes" / "draws.csv").open() as handle:
+        draws = list(csv.DictReader(handle))
+    assert [row["seed"] for row in draws] == ["0", "1", "2"] * 2
+    for row in shown:
+        own = [float(draw["score"]) for draw in draws if draw["site"] == row["site"]]
+        assert row["seeds"] == 3
+        assert row["score"] == pytest.approx(sum(own) / 3)
+        assert row["low"] <= row["score"] <= row["high"]
+
+
+def test_a_task_is_captured_and_probed_in_its_forms(tmp_path: Path) -> None:
+    chosen = ("--task", "types", "--items", 60)
+    done(twinprobe("cache", "embedded:code", *chosen, "--sites", "resid_post.2", "--out", tmp_path / "store"))
+    shown = json.loads(done(twinprobe("probe", tmp_path / "store", *chosen, "--json")))
+    assert {(row["task"], row["target"], row["form"]) for row in shown} == {
+        ("types", "type", "code"), ("types", "type", "prose"),
+    }  # fmt: skip
+    assert all(row["n_train"] + row["n_dev"] + row["n_test"] == 60 for row in shown)
+    where = ("--sites", "embed", "--out", tmp_path / "other")
+    refused(twinprobe("cache", "embedded:code", *where), "--texts FILE", "--task NAME")
+    refused(
+        twinprobe("cache", "embedded:code", *chosen, "--rows", "last", *where), "--rows last does not go with --task"
+    )

@@ -18,8 +18,9 @@ from activations.errors import TwinprobeError
 from activations.sites import Site
 from activations.store import ActivationStore
 from activations.texts import Span, Text
-from probes.labels import SHARES, Labelled, labels_from_file, labels_from_spans, split_groups
+from probes.labels import Labelled, labelled_spans, labels_from_file, labels_from_spans
 from probes.rows import Rows
+from probes.splits import SHARES, split_groups
 
 if TYPE_CHECKING:
     from activations.models import LoadedModel
@@ -121,25 +122,22 @@ def test_rows_know_their_tokens(spans_store: ActivationStore, loaded: LoadedMode
     assert len(Rows(features, found.about)) == 6
 
 
-def test_the_kind_of_span_must_be_clear(spans_store: ActivationStore, tokens_store: ActivationStore) -> None:
-    def said(store: ActivationStore, span: str | None) -> str:
+def test_an_unknown_kind_of_span_is_one_line(spans_store: ActivationStore, tokens_store: ActivationStore) -> None:
+    def said(store: ActivationStore, span: str) -> str:
         with pytest.raises(TwinprobeError) as caught:
             labels_from_spans(store, span, seed=0)
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
-    assert "has labelled spans of several names (object, verb); choose one with --span" in said(spans_store, None)
     assert said(spans_store, "objet") == (
         "no labelled span is called 'objet' (did you mean 'object'?); there are object, verb"
     )
     assert "no labelled span is called 'rest'" in said(spans_store, "rest")
-    assert "has no labelled spans; give labels with --labels FILE" in said(tokens_store, None)
+    assert "has no labelled spans; give labels with --labels FILE" in said(tokens_store, "object")
 
 
-def test_a_single_kind_needs_no_name(loaded: LoadedModel, tmp_path: Path) -> None:
-    only = [Text(text.id, text.text, text.spans[:1], text.group) for text in texts()]
-    store = capture(loaded, only, [Site("embed")], tmp_path / "s", bos=True, rows="spans")
-    assert labels_from_spans(store, None, seed=0).about.labels.tolist() == ["short", "long"] * 3
+def test_every_kind_of_labelled_span_is_known(spans_store: ActivationStore) -> None:
+    assert labelled_spans(spans_store) == ["object", "verb"]
 
 
 def test_rows_are_found_by_position(tokens_store: ActivationStore) -> None:
@@ -233,7 +231,7 @@ def test_a_bad_file_is_named(last_store: ActivationStore, tmp_path: Path) -> Non
         "labels.jsonl:1: no 'split', but line 2 has one; give it on every line or none"
     )
     few = [{"text": "t0", "label": "x"}, {"text": "t1", "label": "x"}, {"text": "t3", "label": "x"}]
-    assert "the rows form 2 groups; at least 3 are needed" in message(last_store, *few)
+    assert "there are 2 groups; at least 3 are needed" in message(last_store, *few)
 
 
 VALID = {"text": "t1", "position": 3, "label": "noun", "split": "train", "group": "doc7", "control": "dog"}
@@ -313,5 +311,5 @@ def test_groups_of_uneven_size_come_near_the_shares() -> None:
 def test_fewer_groups_than_splits_are_refused(groups: list[str]) -> None:
     with pytest.raises(TwinprobeError) as caught:
         split_groups(groups, 0)
-    assert f"the rows form {len(set(groups))} groups; at least 3 are needed" in str(caught.value)
+    assert f"there are {len(set(groups))} groups; at least 3 are needed" in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ from synthetic import Gaussians, about_rows
 from activations.errors import TwinprobeError
 from probes.controls import draw_control
 from probes.estimators import LogisticProbe
-from probes.mapped_transfer import MappedTransfer, Neutral, mapped_transfer
-from probes.procrustes import fit_map, moved_probe, random_map
+from probes.mapped_transfer import MappedTransfer, mapped_transfer
+from probes.procrustes import Neutral, fit_map, fit_maps, moved_probe, random_map
+from probes.result import ProbeResult
 from probes.rows import Rows
-from probes.sweep import ProbeResult, sweep
+from probes.sweep import sweep
 
 NAMES = np.array(["one", "three", "two"])
 WIDTH = 24
@@ -23,14 +25,18 @@ def _turn(width: int, seed: int) -> np.ndarray:
     return np.linalg.qr(np.random.default_rng(seed).normal(size=(width, width)))[0]
 
 
-def _result(rows: Rows) -> ProbeResult:
+def _result(rows: Rows, family: str = "logistic") -> ProbeResult:
     control = draw_control([rows.about], 0)
-    [result] = sweep({"resid_post.1": rows.features}, rows.about, control=control, n_resamples=20)
+    [result] = sweep({"resid_post.1": rows.features}, rows.about, control=control, family=family, n_resamples=20)
     return result
 
 
-def _run(source: Rows, target: Rows, neutral: Neutral, **options: float) -> MappedTransfer:
-    return mapped_transfer(_result(source), _result(target), source.about, target, neutral, n_resamples=200, **options)
+def _run(source: Rows, target: Rows, neutral: Neutral, seed: int = 0, **options: Any) -> MappedTransfer:
+    maps = fit_maps(neutral, seed=seed, n_draws=options.pop("n_draws", 10))
+    control = draw_control([source.about, target.about], 0)
+    return mapped_transfer(
+        _result(source), _result(target), source.about, target, control, maps, seed=seed, n_resamples=200, **options
+    )
 
 
 def _rows(features: np.ndarray, classes: np.ndarray) -> Rows:
@@ -139,7 +145,8 @@ def test_a_probe_transfers_fully_under_a_planted_rotation_with_noise() -> None:
     source, target, neutral = _related(Gaussians(3, WIDTH, 3.0, seed=1), _turn(WIDTH, 5))
     result = _run(source, target, neutral)
     assert result.ratio == pytest.approx(1.0, abs=0.06)
-    assert result.ratio_low <= 1.02 and result.ratio_high >= 0.98
+    assert result.ratio_low is not None and result.ratio_low <= 1.02
+    assert result.ratio_high is not None and result.ratio_high >= 0.98
     assert result.score > 0.85
     assert result.explained > 0.98
     assert result.floor == max(result.chance, result.random, result.shuffled) < 0.6
@@ -151,6 +158,46 @@ def test_a_probe_transfers_fully_under_a_planted_rotation_with_noise() -> None:
     assert result.n_test == len(result.items) == len(target.about.split("test"))
     assert result.n_neutral == 600
     assert "ratio" in result.row() and "correct" not in result.row()
+    # The keys say nothing about the rows, so the control probe knows nothing, here or there.
+    assert result.control == pytest.approx(result.control_correct.mean())
+    assert result.control < 0.5
+    assert result.selectivity == pytest.approx(result.score - result.control)
+    assert result.selectivity_low < result.selectivity < result.selectivity_high
+
+
+def test_a_control_that_is_memorised_in_both_spaces_moves_along() -> None:
+    """Rows that are their control key: the control probe knows as much after the map as before."""
+    rng = np.random.default_rng(0)
+    keys = rng.integers(0, 8, 1400)
+    about = replace(about_rows(NAMES[rng.integers(0, 3, 1400)]), controls=np.char.add("key", keys.astype(str)))
+    turn, rows = _turn(WIDTH, 1), 4 * np.eye(WIDTH)[keys] + 0.1 * rng.normal(size=(1400, WIDTH))
+    neutral = rng.normal(size=(600, WIDTH))
+    source, target = (Rows(each.astype(np.float32), about) for each in (rows, rows @ turn))
+    result = _run(source, target, Neutral(neutral, neutral @ turn, _ids(600)))
+    assert result.control > 0.99
+    assert result.selectivity < -0.5
+    assert result.ratio is None
+
+
+def test_the_maps_of_a_pair_of_spaces_are_those_fitted_one_by_one() -> None:
+    _, _, neutral = _related(Gaussians(3, WIDTH, 3.0, seed=1), _turn(WIDTH, 5))
+    maps, of, to = fit_maps(neutral, n_draws=3, seed=4), neutral.target, neutral.source
+    alone = fit_map(of, to)
+    assert maps.fitted.rotation == pytest.approx(alone.rotation)
+    assert (maps.fitted.scale, maps.fitted.explained) == pytest.approx((alone.scale, alone.explained))
+    moved = alone.apply(of)
+    assert alone.explained == pytest.approx(1 - ((moved - to) ** 2).sum() / ((to - to.mean(axis=0)) ** 2).sum())
+    assert maps.unturned is not None
+    spread = np.sqrt(to.var(axis=0, dtype=float).sum() / of.var(axis=0, dtype=float).sum())
+    still = spread * (of - of.mean(axis=0, dtype=float)) + to.mean(axis=0, dtype=float)
+    assert maps.unturned.apply(of) == pytest.approx(still)
+    assert len(maps.shuffled) == len(maps.random) == 3
+    for drawn in (*maps.shuffled, *maps.random):
+        assert drawn.rank == WIDTH
+        assert drawn.explained < 0.5 < maps.fitted.explained
+        assert drawn.apply(of).var(axis=0).sum() == pytest.approx(to.var(axis=0, dtype=float).sum())
+    assert not np.allclose(maps.shuffled[0].rotation, maps.shuffled[1].rotation)
+    assert fit_maps(Neutral(to[:, 1:], of, neutral.ids), n_draws=1).unturned is None
 
 
 def test_a_probe_transfers_between_widths() -> None:
@@ -240,13 +287,21 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
     source, target, neutral = _related(Gaussians(3, WIDTH, 3.0, seed=1), _turn(WIDTH, 5))
     with pytest.raises(TwinprobeError, match="599 ids"):
         _run(source, target, replace(neutral, ids=neutral.ids[1:]))
-    with pytest.raises(TwinprobeError, match="neutral rows of the target have shape"):
+    with pytest.raises(TwinprobeError, match="neutral rows of the target are 23 wide; expected 24"):
         _run(source, target, replace(neutral, target=neutral.target[:, 1:]))
     with pytest.raises(TwinprobeError, match="do not match its result"):
         fewer = target.take(np.flatnonzero(target.about.labels != "one"))
-        mapped_transfer(_result(source), _result(target), source.about, fewer, neutral)
+        maps, control = fit_maps(neutral, n_draws=1), draw_control([source.about], 0)
+        mapped_transfer(_result(source), _result(target), source.about, fewer, control, maps)
     with pytest.raises(TwinprobeError, match="n_draws is 0"):
         _run(source, target, neutral, n_draws=0)
+    with pytest.raises(TwinprobeError, match="a DifferenceInMeans can not be moved"):
+        other, maps, control = (
+            _result(source, "difference"),
+            fit_maps(neutral, n_draws=1),
+            draw_control([source.about], 0),
+        )
+        mapped_transfer(other, _result(target), source.about, target, control, maps)
     with pytest.raises(TwinprobeError, match="no label in common"):
         _run(
             source, Rows(target.features, replace(target.about, labels=np.char.add("x", target.about.labels))), neutral

@@ -7,7 +7,7 @@ import pytest
 from tiny import make_study, make_tables
 
 from analyses.report import words
-from analyses.study.results import records
+from probes.tables import records
 
 
 def entry(clear: int = 0, code: int = 0, beyond: int | None = None, effect: float = 0.06) -> dict[str, Any]:

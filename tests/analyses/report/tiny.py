@@ -50,7 +50,7 @@ def make_tables(null: bool = True) -> Tables:
         for against in causal[1:]
         for measure, place in (("probe", PLACES[0]), ("probe", PLACES[1]), ("bits per byte", (None, None, "code")))
     ]
-    shown = examples({name: get_task(name).generate(40, 0) for name in ("nesting", "binding")})
+    shown = examples([(task, task.generate(40, 0)) for task in map(get_task, ("nesting", "binding"))])
     frames = {
         "models": models, "probes": probes, "transfer": moved, "retention": retention, "patching": patching,
         "scores": scores, "comparisons": compared,

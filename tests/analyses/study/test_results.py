@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from activations.pairs import get_pair
-from analyses.study.results import calibration, examples, findings, records, results
+from analyses.study.results import calibration, examples, findings, results
 from analyses.study.settings import embedded_study, read_study
+from probes.tables import records
 from probes.tasks import TASKS
 
 
@@ -97,7 +98,7 @@ def test_results_name_the_pair_and_its_confounds(comparisons: pd.DataFrame) -> N
 
 def test_examples_show_a_test_item_of_every_form() -> None:
     items = {name: TASKS[name].generate(60, 0) for name in ("nesting", "identifiers")}
-    found = examples(items).set_index(["task", "form"])
+    found = examples([(TASKS[name], drawn) for name, drawn in items.items()]).set_index(["task", "form"])
     assert list(found.index) == [
         ("nesting", "code"),
         ("nesting", "prose"),
@@ -114,4 +115,4 @@ def test_examples_show_a_test_item_of_every_form() -> None:
 
 def test_a_form_without_test_items_has_no_example() -> None:
     train = [item for item in TASKS["nesting"].generate(60, 0) if item.split == "train"]
-    assert examples({"nesting": train}).empty
+    assert examples([(TASKS["nesting"], train)]).empty

@@ -22,7 +22,7 @@ from activations.store import ActivationStore
 from analyses.statistics import paired_comparison
 from analyses.study.run import run_study
 from analyses.study.settings import read_study
-from analyses.study.stages import read_table
+from probes.tables import read_table
 from probes.metrics import cluster_bootstrap
 
 ROLES = ("base", "code", "second_seed", "random")
@@ -79,7 +79,7 @@ def test_everything_promised_is_there(finished_study: Path) -> None:
         path.name for path in (finished_study / "figures").iterdir()
     }
     assert {path.stem for path in (finished_study / "tables").iterdir()} == {
-        "models", "probes", "probe_rows", "transfer", "transfer_rows", "behaviour", "retention", "patching",
+        "models", "probes", "probe_rows", "difficulty", "layers", "transfer", "transfer_rows", "behaviour", "retention", "patching",
         "patching_cells", "arrival", "scores", "score_rows", "comparisons", "examples",
     }  # fmt: skip
     for role in ROLES:

@@ -9,7 +9,7 @@ import pytest
 
 from activations.errors import TwinprobeError
 from activations.models import ModelSpec
-from analyses.study.settings import Study, embedded_study, read_study
+from analyses.study.settings import EMBEDDED_TASKS, Study, embedded_study, read_study
 from analyses.toml_files import to_toml
 from probes.tasks import TASKS
 
@@ -34,7 +34,7 @@ def refusal(path: Path, text: str) -> str:
 def test_the_embedded_study_runs_on_the_twins_and_the_null() -> None:
     study = read_study(embedded_study())
     assert study.name == "embedded"
-    assert study.tasks.names == ("nesting", "binding", "aliasing", "identifiers")
+    assert study.tasks.names == EMBEDDED_TASKS
     assert set(study.tasks.names) <= set(TASKS)
     specs = study.specs()
     assert {role: spec.name for role, spec in specs.items()} == {
@@ -49,7 +49,7 @@ def test_a_pair_is_all_a_study_needs(write: Path) -> None:
     study = read_study(write)
     assert (study.compared.base, study.compared.code) == ("org/a", "org/b")
     assert list(study.specs()) == ["base", "code", "random"]
-    assert study.tasks.names == ("nesting", "binding", "aliasing", "identifiers")
+    assert study.tasks.names == EMBEDDED_TASKS
     assert set(study.tasks.names) <= set(TASKS)
 
 

@@ -14,7 +14,8 @@ import pytest
 import analyses.study.stages as module
 from activations.errors import TwinprobeError
 from activations.models import ModelSpec
-from analyses.study.stages import Stages, Tables, code_hash, model_identity, read_table, write_table
+from analyses.study.stages import Stages, Tables, code_hash, model_identity
+from probes.tables import read_table, write_table
 
 
 class Counted:

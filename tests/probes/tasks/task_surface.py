@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
+from task_items import drawn
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from activations.inputs import encode
+from activations.models import ModelSpec, load_tokenizer
 from probes.baselines import Baselines, baselines
 from probes.rows import RowLabels
 from probes.tasks.items import Item
+
+GENERATED = (
+    "nesting", "binding", "aliasing", "arithmetic", "boolean", "branching", "loops", "ordering", "roles", "types",
+    "scope",
+)  # fmt: skip
+"""The tasks that are made of templates."""
 
 
 def surface(items: Sequence[Item], form: str, target: str, tokenizer: PreTrainedTokenizerBase) -> Baselines:
@@ -56,20 +66,28 @@ def scorable(items: Sequence[Item], form: str, tokenizer: PreTrainedTokenizerBas
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    return tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return [found.ids for found in tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
 
-def trained(texts: Sequence[str], digits_apart: bool) -> PreTrainedTokenizerBase:
+@cache
+def tokenizer_families() -> tuple[PreTrainedTokenizerBase, ...]:
+    """The embedded twins' tokenizer and two that have learned the generated tasks, digits apart and not; made once."""
+    texts = [
+        form.text + form.answer for name in GENERATED for item in drawn(name, 90, 1) for form in item.forms.values()
+    ]
+    return load_tokenizer(ModelSpec("embedded:code")), *(
+        _trained(texts, digits_apart) for digits_apart in (True, False)
+    )
+
+
+def _trained(texts: Sequence[str], digits_apart: bool) -> PreTrainedTokenizerBase:
     """A byte-level BPE tokenizer trained on ``texts``: digits alone as in Llama 3 and Qwen2, or as GPT-2 and CodeGen."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
     backend = Tokenizer(models.BPE())
     level = pre_tokenizers.ByteLevel(add_prefix_space=False)
     digits = [pre_tokenizers.Digits(individual_digits=True)] if digits_apart else []
     backend.pre_tokenizer = pre_tokenizers.Sequence([*digits, level])
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     backend.train_from_iterator(
-        texts, trainers.BpeTrainer(vocab_size=800, show_progress=False, initial_alphabet=alphabet)
+        texts, trainers.BpeTrainer(vocab_size=2000, show_progress=False, initial_alphabet=alphabet)
     )
     return PreTrainedTokenizerFast(tokenizer_object=backend)

@@ -6,33 +6,21 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from task_surface import aligned, scorable, surface, trained
+from task_items import drawn
 
-from activations.errors import TwinprobeError
-from activations.models import ModelSpec, load_tokenizer
 from probes.tasks import boolean
 from probes.tasks.pools import PEOPLE
 
 generate = boolean.generate.generate
 NAMES = {word for words in PEOPLE.values() for word in words}
-FORMS = ("code", "prose", "formal")
 OPPOSITES = {"late": "early", "bound": "free", "weak": "strong", "down": "up", "wrong": "right", "absent": "present",
              "young": "old", "bad": "good"}  # fmt: skip
 GOOD = set(OPPOSITES.values())
 DENIALS = ("it is not so that", "it is false that", "we deny that", "nobody can say that", "it is a lie that",
            "it can not be that", "it does not hold that", "there is no way that")  # fmt: skip
-forms = pytest.mark.parametrize("form", FORMS)
+forms = pytest.mark.parametrize("form", ["code", "prose", "formal"])
 seeds = given(seed=st.integers(0, 2**32))
 few = settings(max_examples=15, deadline=None, derandomize=True)
-
-
-def holds(code: str, answer: str) -> bool:
-    """Whether Python agrees that the unfinished assertion is completed by ``answer``."""
-    try:
-        exec(code + answer, {})
-    except AssertionError:
-        return False
-    return True
 
 
 def read(prose: str) -> tuple[dict[str, bool], list[str]]:
@@ -89,59 +77,14 @@ def solve_formal(text: str) -> str:
     return f" {str(eval(formula.strip(), {}, truths))[0]}"
 
 
-SOLVERS = {"prose": solve_prose, "formal": solve_formal}
+def solve(form: str, text: str) -> str:
+    """The answer to a text in prose or symbols."""
+    return solve_prose(text) if form == "prose" else solve_formal(text)
 
 
 @pytest.fixture(scope="module")
 def items():
-    return generate(600, 0)
-
-
-@pytest.fixture(scope="module")
-def embedded():
-    return load_tokenizer(ModelSpec("embedded:code"))
-
-
-@pytest.fixture(scope="module")
-def learned():
-    """Tokenizers that have learned the words of this task, with digits apart and not."""
-    texts = [text.text + text.answer for item in generate(90, 1) for text in item.forms.values()]
-    return [trained(texts, digits_apart) for digits_apart in (True, False)]
-
-
-@seeds
-@few
-def test_python_agrees_with_the_answers_of_the_code_form(seed):
-    for item in generate(18, seed):
-        form = item.forms["code"]
-        assert [word for word in form.candidates if holds(form.text, word)] == [form.answer]
-        assert [word for word in form.candidates if holds(form.contrast.text, word)] == [form.contrast.answer]
-
-
-@seeds
-@few
-def test_readers_agree_with_the_other_forms(seed):
-    for item in generate(18, seed):
-        for name, solve in SOLVERS.items():
-            form = item.forms[name]
-            assert solve(form.text) == form.answer
-            assert solve(form.contrast.text) == form.contrast.answer
-            assert set(form.candidates) == {form.answer, form.contrast.answer}
-
-
-def test_every_template_is_right(items):
-    seen = {form: set() for form in FORMS}
-    for item in items:
-        for form, template in zip(FORMS, item.group.split("/"), strict=False):
-            seen[form].add(template)
-        assert holds(item.forms["code"].text, item.forms["code"].answer)
-        assert all(solve(item.forms[form].text) == item.forms[form].answer for form, solve in SOLVERS.items())
-        labels = {span.label for form in item.forms.values() for span in form.spans if span.label}
-        assert labels == {item.forms["code"].answer.strip()}
-    assert seen == {form: {p.id for ps in by.values() for p in ps} for form, by in boolean.PHRASINGS.items()}
-    for by in boolean.PHRASINGS.values():
-        assert {split: len(phrasings) for split, phrasings in by.items()} == {"train": 4, "dev": 2, "test": 2}
-        assert len({p.id for phrasings in by.values() for p in phrasings}) == 8
+    return drawn("boolean")
 
 
 @forms
@@ -153,7 +96,8 @@ def test_spans_name_what_they_cover(items, form):
         assert roles == {"definition": 1, "operand": item.difficulty, "distractor": item.difficulty + 1, "query": 1,
                          "value": 1}  # fmt: skip
         target = text.spans[-1]
-        assert (target.name, target.start + 1, target.end) == ("value", len(text.text), len(text.text))
+        assert target.name == "value"
+        assert set(text.candidates) == {text.answer, text.contrast.answer}
         said_first = covered[0][1]
         assert target.control == str(said_first in ("True", "T") or said_first in GOOD)
         (formula,) = [words for role, words in covered if role == "query"]
@@ -186,20 +130,6 @@ def test_depth_is_that_of_the_formula(items):
         assert deepest == item.difficulty
 
 
-@pytest.mark.parametrize("n_items", [*range(9, 30), 77, 200])
-def test_values_and_depths_are_balanced_and_crossed_at_every_size(n_items):
-    drawn = generate(n_items, n_items)
-    for split in ("train", "dev", "test"):
-        part = [(item.difficulty, item.forms["code"].answer) for item in drawn if item.split == split]
-        for counts, options in (
-            (Counter(value for _, value in part), (" True", " False")),
-            (Counter(depth for depth, _ in part), (1, 2, 3)),
-            (Counter(part), [(depth, value) for depth in (1, 2, 3) for value in (" True", " False")]),
-        ):
-            found = [counts[option] for option in options]
-            assert max(found) - min(found) <= 1
-
-
 @forms
 def test_words_are_the_same_whatever_the_value(items, form):
     """Exactly as many names are true as false, so that a text's words and its contrast's are the same."""
@@ -229,8 +159,8 @@ def test_the_settling_name_has_no_fixed_place_in_the_formula_or_among_the_facts(
 
 def test_no_single_fact_is_a_good_guess():
     hits = {depth: Counter() for depth in (1, 2, 3)}
-    drawn = generate(1800, 7)
-    for item in drawn:
+    items = generate(1800, 7)
+    for item in items:
         prose, names = item.forms["prose"], []
         assert solve_prose(prose.text, names) == prose.answer
         truths, answer = read(prose.text)[0], prose.answer == " True"
@@ -240,41 +170,5 @@ def test_no_single_fact_is_a_good_guess():
             last_asked=truths[names[-1]] == answer,
         )  # fmt: skip
     for depth, guesses in hits.items():
-        total = sum(item.difficulty == depth for item in drawn)
+        total = sum(item.difficulty == depth for item in items)
         assert all(abs(count / total - 0.5) < 0.07 for count in guesses.values()), (depth, guesses)
-
-
-@forms
-def test_the_surface_stays_below_60_percent_of_the_gap(items, embedded, form):
-    found = surface(items, form, "value", embedded)
-    assert found.majority == pytest.approx(0.5, abs=0.01)
-    assert max(found.bag_of_tokens, found.token, found.position) < 0.8
-
-
-@forms
-def test_contrasts_align_and_answers_differ_in_their_first_token(items, embedded, learned, make_tokenizer, form):
-    for tokenizer in (embedded, *learned):
-        assert aligned(items[::3], form, tokenizer) == scorable(items[::3], form, tokenizer) == 1
-    for tokenizer in (make_tokenizer(trim_offsets=True), make_tokenizer(trim_offsets=False)):
-        assert aligned(items[::3], form, tokenizer) == 1
-
-
-def test_the_same_arguments_give_the_same_items_and_other_seeds_others():
-    assert generate(40, 3) == generate(40, 3)
-    texts = [{item.forms["code"].text for item in generate(200, seed)} for seed in (0, 1)]
-    assert len(texts[0] & texts[1]) < 0.05 * len(texts[0])
-
-
-def test_no_group_and_no_name_lies_in_two_splits(items):
-    groups, names = {}, {}
-    for item in items:
-        groups.setdefault(item.group, set()).add(item.split)
-        for name in item.group.split("/")[3:]:
-            names.setdefault(name, set()).add(item.split)
-    assert all(len(splits) == 1 for splits in (*groups.values(), *names.values()))
-
-
-def test_too_few_items_are_refused_in_one_line():
-    with pytest.raises(TwinprobeError, match=r"^task 'boolean': 3 items asked for.*at least 9") as caught:
-        generate(3, 0)
-    assert "\n" not in str(caught.value)

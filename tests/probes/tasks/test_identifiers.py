@@ -11,6 +11,7 @@ import pytest
 from activations.errors import TwinprobeError
 from probes.tasks import TASKS, identifiers
 from probes.tasks.python_tokens import role_marks, statements, tokens_of, use_marks
+from probes.tasks.windows import MAX_CHARACTERS, MAX_STATEMENTS
 
 SOURCE = '''\
 def área(width, *, scale=1.5):
@@ -66,7 +67,7 @@ def test_windows_are_dedented_runs_of_whole_statements_within_the_limits():
     assert "".join(f"{window.text}\n" for window in windows[1:]) == textwrap.dedent(
         body[body.index("    value_7") :]
     ) + ("return value_0\n")
-    assert {window.text.count("\n") + 1 for window in windows} == {identifiers.MAX_STATEMENTS}
+    assert {window.text.count("\n") + 1 for window in windows} == {MAX_STATEMENTS}
     for window in windows:
         assert {span.label for span in window.spans} >= {"identifier", "literal", "operator", "definition"}
         assert all(span.control == window.text[span.start : span.end] for span in window.spans)
@@ -135,7 +136,7 @@ def test_definitions_and_uses_agree_with_their_line(items):
 def test_texts_are_short_and_distinct(items):
     texts = [form.text for item in items for form in item.forms.values()]
     assert len(set(texts)) == len(texts) == 240
-    assert max(map(len, texts)) <= identifiers.MAX_CHARACTERS
+    assert max(map(len, texts)) <= MAX_CHARACTERS
 
 
 def test_asking_for_more_than_there_is_says_how_much_there_is():
