@@ -93,7 +93,11 @@ def parse_json(line: str, where: str) -> Any:
 
 def parse_object(line: str, where: str, known: Sequence[str]) -> dict[str, Any]:
     """The JSON object of one line, which may have the ``known`` keys only."""
-    raw = parse_json(line, where)
+    return as_object(parse_json(line, where), where, known)
+
+
+def as_object(raw: Any, where: str, known: Sequence[str]) -> dict[str, Any]:
+    """A JSON value as an object, which may have the ``known`` keys only."""
     if not isinstance(raw, dict):
         raise _fail(where, f"expected a JSON object with {', '.join(known)}, got {type(raw).__name__}")
     for key in raw:
@@ -104,7 +108,12 @@ def parse_object(line: str, where: str, known: Sequence[str]) -> dict[str, Any]:
 
 def parse_text(line: str, where: str) -> Text:
     """Parse one JSONL line; ``where`` (``file:line``) opens every error message."""
-    raw = parse_object(line, where, ("id", "text", "group", "spans"))
+    return as_text(parse_json(line, where), where)
+
+
+def as_text(value: Any, where: str) -> Text:
+    """A JSON value as a text."""
+    raw = as_object(value, where, ("id", "text", "group", "spans"))
     if not isinstance(raw.get("text"), str) or not raw["text"]:
         raise _fail(where, f"'text' must be a non-empty string, got {raw.get('text')!r}")
     for key, absent in (("id", False), ("group", True)):

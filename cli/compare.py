@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cli.options import PATH, json_option
+from cli.options import COUNT, PATH, json_option
 from cli.output import interval, print_json, print_table, progress, quiet_libraries, say, size
 
 
@@ -29,9 +29,12 @@ The same command again computes only what is new."""
 )
 @click.argument("study", required=False, type=PATH)
 @click.option("--full", is_flag=True, help="Without STUDY: every task, three draws, capacity curves; takes far longer.")
+@click.option(
+    "--jobs", type=COUNT, default=None, help="Models at a time; default: as many as cores, for small ones on CPU."
+)
 @click.option("--out", type=PATH, metavar="FOLDER", help="Run directory; runs/NAME of the study when not given.")
 @json_option
-def compare(study: Path | None, full: bool, out: Path | None, as_json: bool) -> None:
+def compare(study: Path | None, full: bool, jobs: int | None, out: Path | None, as_json: bool) -> None:
     """Run a paired STUDY (a TOML file): capture, probes, transfer, patching, scores, statistics, report."""
     from activations.errors import TwinprobeError
     from analyses.study.settings import embedded_study, read_study
@@ -45,7 +48,7 @@ def compare(study: Path | None, full: bool, out: Path | None, as_json: bool) -> 
 
     fresh = not (folder / "results.json").exists()
     with progress(f"study {settings.name}") as report:
-        run = StudyRun(settings, folder, report)
+        run = StudyRun(settings, folder, report, jobs)
         if fresh:
             say(f"into {folder}: {len(run.shared.specs)} models, stores of about {size(run.expected_bytes())}")
         results = run.run()

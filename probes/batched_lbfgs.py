@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from probes.columns import Columns, class_basis
-from probes.softmax import Decomposition
+from probes.softmax import Decomposition, FloatArray
 
 #: Pairs of steps and gradient changes that L-BFGS keeps per problem.
 HISTORY = 6
@@ -71,61 +72,46 @@ class PathSolver:
         device: str,
     ) -> None:
         self.tol, self.max_iter, self.device = tol, max_iter, device
-        self.strengths = torch.tensor(strengths, dtype=torch.float64, device=device)
-        n_most = max(len(data.scores) for data in batch)
-        n_axes = 1 + max(len(data.variances) for data in batch)
-        rows = np.zeros((len(batch), n_most, n_axes), dtype=batch[0].scores.dtype)
-        variances = np.zeros((len(batch), 1, n_axes))
-        for index, data in enumerate(batch):
-            n, r = data.scores.shape
-            rows[index, :n, :r], rows[index, :n, -1] = data.scores, 1.0
-            variances[index, 0, :r], variances[index, 0, -1] = data.variances, 1.0
-        owners = np.repeat(np.arange(len(n_classes)), np.array(n_classes) - 1)
-        truth = np.zeros((len(batch), len(owners), n_most), dtype=rows.dtype)
-        start = np.zeros((len(batch), len(owners), n_axes))
-        for index, sets in enumerate(targets):
-            for problem, (codes, k) in enumerate(zip(sets, n_classes, strict=True)):
-                basis, mine = class_basis(k), owners == problem
-                truth[index, mine, : len(codes)] = basis.T[:, codes]
-                start[index, mine, -1] = basis.T @ np.log(np.bincount(codes, minlength=k) / len(codes))
-        self.rows, self.truth, self.variances, self.weights = (
-            torch.from_numpy(array).to(device) for array in (rows, truth, variances, start)
-        )
-        self.n_rows = torch.tensor([[[float(len(data.scores))]] for data in batch], dtype=torch.float64, device=device)
-        self.penalised = torch.ones(n_axes, dtype=torch.float64, device=device)
-        self.penalised[-1] = 0.0
-        shape = (len(batch), len(n_classes))
-        self.members, self.problems, self.columns = (
-            torch.arange(count, device=device) for count in (*shape, len(owners))
-        )
-        self.level, self.steps = (torch.zeros(shape, dtype=torch.int64, device=device) for _ in range(2))
-        self.pairs: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.strengths = self._tensor(np.array(strengths, dtype=np.float64))
+        rows, variances = _filled(batch)
+        self.rows, self.variances = self._tensor(rows), self._tensor(variances)
+        self.n_rows = self._tensor(np.array([float(len(data.scores)) for data in batch])[:, None, None])
+        self.penalised = self._tensor(np.arange(rows.shape[2]) < rows.shape[2] - 1).double()
         self._lay_out(list(n_classes))
+        self.owners = self.of.owner.cpu().numpy()
+        truth, start = _begin(targets, n_classes, self.owners, rows)
+        self.truth, self.weights = self._tensor(truth), self._tensor(start)
+        shape = len(batch), len(n_classes)
+        self.members, self.problems, self.columns = (
+            self._tensor(np.arange(count)) for count in (*shape, len(self.owners))
+        )
+        self.solved = self._tensor(np.zeros((len(strengths), *start.shape)))
+        self.n_iter = self._tensor(np.zeros((len(strengths), *shape), dtype=np.int64))
+        self.converged = self.n_iter.bool()
+        self.level, self.steps = self.n_iter[0].clone(), self.n_iter[0].clone()
+        self.pairs: list[tuple[Tensor, Tensor, Tensor]] = []
         self.logits = self._forward(self.weights)
         self.residual = self._residual(self.logits)
-        self.penalty = torch.zeros_like(self.weights)
-        self.scale = torch.ones_like(self.weights)
+        self.penalty, self.scale = torch.zeros_like(self.weights), torch.ones_like(self.weights)
         self.gradient = self._backward()
-        self._take_strength(torch.ones(shape, dtype=torch.bool, device=device))
-        n_levels = len(strengths)
-        self.solved = torch.zeros((n_levels, *start.shape), dtype=torch.float64, device=device)
-        self.n_iter = torch.zeros((n_levels, *shape), dtype=torch.int64, device=device)
-        self.converged = torch.zeros((n_levels, *shape), dtype=torch.bool, device=device)
-        self.all_owners = owners
+        self._take_strength(torch.ones_like(self.level, dtype=torch.bool))
+
+    def _tensor(self, values: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(values).to(self.device)
 
     def run(self) -> Paths:
         """Solve all problems at all strengths."""
         while self._settle():
             self._walk(self._direction())
         solved, n_iter, converged = (part.cpu().numpy() for part in (self.solved, self.n_iter, self.converged))
-        return Paths(solved, self.all_owners, n_iter, converged)
+        return Paths(solved, self.owners, n_iter, converged)
 
     def _lay_out(self, n_classes: list[int]) -> None:
         """Give the problems that are left their columns and penalties."""
         self.n_classes = n_classes
         self.of = Columns.of(n_classes, self.rows.dtype, self.device)
         # Two classes are (-w/2, w/2): doubling their penalty gives the |w|^2 / 2 of one logistic unit.
-        symmetric = torch.tensor([2.0 if k == 2 else 1.0 for k in n_classes], dtype=torch.float64, device=self.device)
+        symmetric = self._tensor(np.where(np.array(n_classes) == 2, 2.0, 1.0))
         self.penalties = symmetric / (self.strengths[:, None, None] * self.n_rows[:, :, 0])  # [S, B, P]
 
     def _forward(self, weights: Tensor) -> Tensor:
@@ -141,7 +127,8 @@ class PathSolver:
         """Give the problems in ``which [B, P]`` the penalty of their level and the curvature of where they are."""
         level = self.level.clamp_max(len(self.strengths) - 1)
         penalty = self.of.spread(self.penalties.gather(0, level[None])[0]) * self.penalised
-        scale = (self._curvature() * self.variances + penalty).rsqrt()
+        curvature = torch.bmm(self.of.curvature(self.logits), self.rows[:, :, -1:]).double() / self.n_rows
+        scale = (curvature.clamp_min(LEAST_CURVATURE) * self.variances + penalty).rsqrt()
         self.gradient += (penalty - self.penalty) * self.weights
         self.penalty = penalty
         self.scale = torch.where(self.of.spread(which), scale, self.scale)
@@ -150,8 +137,7 @@ class PathSolver:
         """Note what has converged and send it on to its next strength; False when nothing is left to do."""
         while True:
             active = self.level < len(self.strengths)
-            largest = (self.scale * self.gradient).abs().amax(dim=2)
-            converged = (largest[:, :, None] * self.shares).amax(dim=1) <= self.tol
+            converged = self.of.largest(self.scale * self.gradient) <= self.tol
             done = active & (converged | (self.steps >= self.max_iter))
             if not done.any():
                 return bool(active.any())
@@ -184,29 +170,14 @@ class PathSolver:
         def kept(values: Tensor, second: Tensor) -> Tensor:
             return values[members][:, second]
 
-        self.weights, self.gradient, self.logits, self.residual, self.truth, self.penalty, self.scale = (
-            kept(values, columns)
-            for values in (
-                self.weights,
-                self.gradient,
-                self.logits,
-                self.residual,
-                self.truth,
-                self.penalty,
-                self.scale,
-            )
-        )
+        for name in ("weights", "gradient", "logits", "residual", "truth", "penalty", "scale"):
+            setattr(self, name, kept(getattr(self, name), columns))
         self.pairs = [(kept(s, columns), kept(y, columns), kept(rho, problems)) for s, y, rho in self.pairs]
         self.level, self.steps = kept(self.level, problems), kept(self.steps, problems)
         if not members.all():
-            self.rows, self.variances, self.n_rows = (
-                values[members] for values in (self.rows, self.variances, self.n_rows)
-            )
-        self.members, self.problems, self.columns = (
-            self.members[members],
-            self.problems[problems],
-            self.columns[columns],
-        )
+            for name in ("rows", "variances", "n_rows", "members"):
+                setattr(self, name, getattr(self, name)[members])
+        self.problems, self.columns = self.problems[problems], self.columns[columns]
         self._lay_out([k for k, keep in zip(self.n_classes, problems.tolist(), strict=True) if keep])
         return kept(done, problems)
 
@@ -264,3 +235,32 @@ class PathSolver:
             middle = torch.where(high.isinf(), 2.0 * size, 0.5 * (low + high))
             size = torch.where(good, size, torch.where((secant > low) & (secant < high), secant, middle))
         return size, logits, residual
+
+
+def _filled(batch: Sequence[Decomposition]) -> tuple[FloatArray, NDArray[np.float64]]:
+    """Rows ``[B, n, r]`` and variances ``[B, 1, r]`` with the constant axis; what is absent is 0."""
+    n_rows, n_axes = (max(sizes) for sizes in zip(*(data.scores.shape for data in batch), strict=True))
+    rows = np.zeros((len(batch), n_rows, n_axes + 1), dtype=batch[0].scores.dtype)
+    variances = np.zeros((len(batch), 1, n_axes + 1))
+    for index, data in enumerate(batch):
+        n, r = data.scores.shape
+        rows[index, :n, :r], rows[index, :n, -1] = data.scores, 1.0
+        variances[index, 0, :r], variances[index, 0, -1] = data.variances, 1.0
+    return rows, variances
+
+
+def _begin(
+    targets: Sequence[Sequence[NDArray[np.int64]]],
+    n_classes: Sequence[int],
+    owners: NDArray[np.int64],
+    rows: FloatArray,
+) -> tuple[FloatArray, NDArray[np.float64]]:
+    """The truth ``[B, K, n]``, and the first weights ``[B, K, r]``: the shares of the classes."""
+    truth = np.zeros((len(rows), len(owners), rows.shape[1]), dtype=rows.dtype)
+    start = np.zeros((len(rows), len(owners), rows.shape[2]))
+    for member, sets in enumerate(targets):
+        for problem, (codes, k) in enumerate(zip(sets, n_classes, strict=True)):
+            basis, mine = class_basis(k), owners == problem
+            truth[member, mine, : len(codes)] = basis.T[:, codes]
+            start[member, mine, -1] = basis.T @ np.log(np.bincount(codes, minlength=k) / len(codes))
+    return truth, start

@@ -131,5 +131,5 @@ def relation_rows(store: ActivationStore, items: Mapping[str, Item], clusters: s
         positions=position[pairs[:, 1]] - position[pairs[:, 0]],
         difficulties=np.array([owner.difficulty for owner in owners]),
     )
-    names = [f"{o.id}/{form}:{r.first[0]}-{r.second[0]}" for o, r, _ in found]
+    names = ["{}/{}:{}-{}/{}-{}".format(o.id, form, *r.first, *r.second) for o, r, _ in found]
     return FormRows(store, pairs, about, np.array(names))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from analyses.report.words import Line, best_surface, count, interval, lines, number, signed, what
+from analyses.report.words_causal import EDITS
 
 
 def layers(probes: pd.DataFrame) -> str:
@@ -25,14 +26,53 @@ def layers(probes: pd.DataFrame) -> str:
 
 
 def transfer(moved: Sequence[Line]) -> str:
-    """The transfer matrices in words."""
-    said = [
-        f"{line['model']}, {what(line)}: {number(line['score'], 2)} against {number(line['in_form'], 2)} in its own form "
-        f"and chance {number(line['chance'], 2)}"
-        for line in moved
-        if line["model"] in ("base", "code")
-    ]
+    """The transfer matrices in words: per model and target, over all directions."""
+    said = []
+    for (model, task, target), own in _groups(moved, "model", "task", "target").items():
+        if model in ("base", "code"):
+            score, in_form, chance = (_range([line[name] for line in own]) for name in ("score", "in_form", "chance"))
+            said.append(
+                f"{model}, {task} {target}, {count(len(own), 'direction')}: {score} against {in_form} in the tested form "
+                f"itself and chance {chance}"
+            )
     return "Accuracy of probes across forms. " + ". ".join(said) + "."
+
+
+def between_layers(moved: Sequence[Line]) -> str:
+    """The curves of probes read at other layers in words."""
+    said = []
+    for (model, task, target, form), own in _groups(moved, "model", "task", "target", "form").items():
+        if model in ("base", "code"):
+            best = max(own, key=lambda line: float(line["score"]))
+            said.append(
+                f"{model}, {task} {target}, {form}: {_range([line['score'] for line in own])}, best at {best['target_site']}; "
+                f"the probes trained there {_range([line['in_form'] for line in own])}"
+            )
+    return "Accuracy of the probe of the chosen layer at all other layers. " + ". ".join(said) + "."
+
+
+def difficulty(levels: Sequence[Line]) -> str:
+    """Accuracy over difficulty in words: the easiest and the hardest level."""
+    said = []
+    for (model, task, target, form), own in _groups(levels, "model", "task", "target", "form").items():
+        if model in ("base", "code"):
+            easy, hard = (pick(own, key=lambda line: float(line["difficulty"])) for pick in (min, max))
+            said.append(
+                f"{model}, {task} {target}, {form}: {number(easy['score'], 2)} at difficulty {easy['difficulty']}, "
+                f"{number(hard['score'], 2)} at {hard['difficulty']}"
+            )
+    return "Test accuracy by difficulty, with 95% intervals. " + ". ".join(said) + "."
+
+
+def interventions(edits: Sequence[Line]) -> str:
+    """The effects of the edits in words."""
+    said = [
+        f"{line['model']}, {what(line)}, {EDITS[line['kind']]} {signed(line['difference'], 2)} "
+        f"({interval(line['diff_low'], line['diff_high'], 2)})"
+        for line in edits
+        if line["prompts"] and line["model"] in ("base", "code")
+    ]
+    return "Change of the answer’s logit difference, edit minus random edits, with intervals. " + "; ".join(said) + "."
 
 
 def patching(patching: pd.DataFrame, task: str, form: str) -> str:
@@ -69,3 +109,15 @@ def comparisons(comparisons: Sequence[Line]) -> str:
         + "; ".join(said)
         + "."
     )
+
+
+def _groups(table: Sequence[Line], *names: str) -> dict[tuple[str, ...], list[Line]]:
+    groups: dict[tuple[str, ...], list[Line]] = {}
+    for line in table:
+        groups.setdefault(tuple(str(line[name]) for name in names), []).append(line)
+    return groups
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = number(min(values), 2), number(max(values), 2)
+    return low if low == high else f"{low} to {high}"

@@ -1,4 +1,4 @@
-"""The figures made of points with intervals: scores, and the forest of all comparisons (called as those of ``figures``)."""
+"""The figures made of points with intervals: scores, comparisons, interventions (called as those of ``figures``)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from analyses.report.canvas import COLOUR, MARKER, WIDTH, Canvas, drawn, legend_line
 from analyses.report.words import MEASURES, Line, lines, number, what
+from analyses.report.words_causal import EDITS, telling
 from analyses.study.results import ALPHA
 
 
@@ -59,11 +60,13 @@ def comparisons(table: pd.DataFrame) -> Figure | None:
     # Two columns, in order, split where the taller one is least tall.
     split = min(range(1, len(groups) + 1), key=lambda place: max(sum(heights[:place]), sum(heights[place:])))
     columns = [column for column in (groups[:split], groups[split:]) if column]
+    names = max(len(what(line)) for line in lines(table))
+    left = max(1.85, 0.1 + 0.062 * names)
     canvas = Canvas(WIDTH if len(columns) == 2 else WIDTH * 0.62, top + max(sum(heights[:split]), sum(heights[split:])))
     for side, column in enumerate(columns):
         y = top
         for measure, part in column:
-            axes = canvas.axes(1.85 + side * WIDTH / 2, y + head, WIDTH / 2 - 2.1, len(part) * pitch)
+            axes = canvas.axes(left + side * WIDTH / 2, y + head, WIDTH / 2 - left - 0.25, len(part) * pitch)
             _forest(axes, part, rest[rest.measure == measure])
             words = MEASURES.get(measure)
             axes.set_title(words.title if words else measure)
@@ -83,6 +86,47 @@ def comparisons(table: pd.DataFrame) -> Figure | None:
         )
     handles.append(Patch(color="#ececec", label="± minimum detectable effect"))
     canvas.legend(handles, columns=4)
+    return canvas.figure
+
+
+@drawn
+def interventions(table: pd.DataFrame, probes: pd.DataFrame) -> Figure | None:
+    """What each edit did to the answer beyond random directions, base and code; hollow where that says nothing.
+
+    Args:
+        table: as :func:`analyses.interventions.intervene` writes it, with a column model.
+        probes: the study's table of probes.
+    """
+    edits = [line for line in lines(table) if line["prompts"] and line["model"] in ("base", "code")]
+    if not edits:
+        return None
+    counted = telling(edits, lines(probes))
+    names = list(dict.fromkeys(map(what, edits)))
+    pitch, head, foot, top = 0.3, 0.34, 0.62, 0.3
+    left = max(1.85, 0.1 + 0.062 * max(map(len, names)))
+    wide = (WIDTH - left - 0.5) / 2
+    canvas = Canvas(WIDTH, top + head + len(names) * pitch + foot)
+    for side, (kind, noun) in enumerate(EDITS.items()):
+        axes = canvas.axes(left + side * (wide + 0.3), top + head, wide, len(names) * pitch)
+        for line in edits:
+            if line["kind"] == kind:
+                bounds = {"low": line["diff_low"], "high": line["diff_high"]}
+                y = names.index(what(line)) + (0.17 if line["model"] == "code" else -0.17)
+                _interval(axes, y, line["difference"], bounds, line["model"], hollow=line not in counted)
+        axes.axvline(0, color="#444444", lw=0.9, zorder=1)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_yticks(range(len(names)), [] if side else names)
+        axes.tick_params(axis="y", length=0, labelsize=8)
+        axes.grid(axis="y", color="#eeeeee", lw=0.7)
+        axes.set_axisbelow(True)
+        axes.spines["left"].set_visible(False)
+        axes.set_title(noun)
+        axes.set_xlabel("← answer pushed down · logit difference, edit − random edits", fontsize=7.8)
+    models = [model for model in ("base", "code") if model in {line["model"] for line in edits}]
+    hollow = Line2D(
+        [], [], color="#444444", marker="o", markersize=5, mfc="white", lw=0, label="see below"
+    )
+    canvas.legend([*(legend_line(model, joined=False) for model in models), hollow], columns=3)
     return canvas.figure
 
 

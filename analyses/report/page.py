@@ -5,9 +5,7 @@ The page shows what ``results.json`` holds and computes nothing but counts of it
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import struct
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -39,32 +37,12 @@ def write_report(out: Path, results: dict[str, Any], tables: dict[str, pd.DataFr
     Returns:
         The files written.
     """
-    figures = _draw(out / "figures", tables)
+    from analyses.report.pictures import draw
+
+    figures = draw(out / "figures", tables)
     page = out / "report.html"
     page.write_text(render(results, (out / "study.toml").read_text(encoding="utf-8"), figures), encoding="utf-8")
     return [*figures.values(), page]
-
-
-def _draw(folder: Path, tables: dict[str, pd.DataFrame]) -> dict[str, Path]:
-    """Draw all figures there is something to draw for; their paths by their names."""
-    from analyses.report import figures, intervals
-
-    def table(name: str) -> pd.DataFrame:
-        return tables.get(name, pd.DataFrame())
-
-    for old in folder.glob("patching-*.png"):
-        old.unlink()  # of a task that may no longer be in the study
-    patching = table("patching")
-    maps = [] if patching.empty else list(dict.fromkeys(zip(patching.task, patching.form, strict=True)))
-    jobs: dict[str, tuple[Any, ...]] = {
-        "layers": (figures.layers, table("probes")),
-        "transfer": (figures.transfer, table("probes"), table("transfer")),
-        **{f"patching-{task}-{form}": (figures.patching_map, patching, task, form) for task, form in maps},
-        "scores": (intervals.scores, table("scores")),
-        "comparisons": (intervals.comparisons, table("comparisons")),
-    }
-    paths = {name: folder / f"{name}.png" for name in jobs}
-    return {name: paths[name] for name, (draw, *data) in jobs.items() if draw(*data, paths[name])}
 
 
 def render(results: dict[str, Any], study: str, figures: dict[str, Path]) -> str:
@@ -77,7 +55,8 @@ def render(results: dict[str, Any], study: str, figures: dict[str, Path]) -> str
     """
     import jinja2
 
-    from analyses.report import words
+    from analyses.report import words, words_causal, words_decodable
+    from analyses.report.pictures import embedded
     from analyses.study.manifest import versions
     from analyses.study.results import ALPHA
     from probes.transfer import MIN_GAIN
@@ -87,22 +66,34 @@ def render(results: dict[str, Any], study: str, figures: dict[str, Path]) -> str
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {"number": words.number, "signed": words.signed, "p": _p, "short": _short_fingerprint}
-    environment.globals |= {"interval": words.interval, "what": words.what, "by_place": _by_place}
+    environment.globals |= {
+        "interval": words.interval, "what": words.what, "by_place": _by_place, "by_family": _by_family,
+        "over_controls": words_decodable.over_controls,
+    }  # fmt: skip
     tables = {name: results["tables"].get(name, []) for name in _TABLES}
+    chosen = [line for line in tables["probes"] if line["chosen"]]
     return environment.get_template("report.html.jinja").render(
         results=results,
         tables=tables,
-        chosen=[line for line in tables["probes"] if line["chosen"]],
+        chosen=chosen,
+        several_draws=any(line["seeds"] > 1 for line in chosen),
+        code_and_prose={line["form"] for line in chosen} <= {"code", "prose"},
         comparisons=_by_measure(tables["comparisons"]),
         maps=_maps(tables["retention"], figures),
         verdict=words.verdict(results),
         findings=[(words.MEASURES.get(entry["measure"]), entry, words.finding(entry)) for entry in results["findings"]],
         calibration=words.calibration(results["calibration"]),
-        floors=words.probes_over_floor(tables["probes"]),
-        transfers=words.transfers(tables["transfer"]),
-        retained=words.retained(tables["retention"]),
+        floors=words_decodable.probes_over_floor(tables["probes"]),
+        transfers=words_decodable.transfers(tables["transfer"]),
+        left_out=words_decodable.left_out(tables["left_out"]),
+        between_models=words_decodable.between_models(tables["mapped"]),
+        retained=words_causal.retained(tables["retention"]),
+        used=words_causal.used(tables["interventions"], tables["probes"]),
+        telling=words_causal.telling(tables["interventions"], tables["probes"]),
+        without_prompt=words_causal.without_prompt(tables["interventions"]),
+        edits=words_causal.EDITS,
         models=words.MODELS,
-        pictures=_pictures(figures, tables),
+        pictures=embedded(figures, tables),
         style=(HERE / "style.css").read_text(encoding="utf-8"),
         study=tomllib.loads(study),
         study_file=study,
@@ -110,10 +101,14 @@ def render(results: dict[str, Any], study: str, figures: dict[str, Path]) -> str
         alpha=ALPHA,
         min_gain=MIN_GAIN,
         min_gap=_min_gap(),
+        min_fooled=words_causal.MIN_FOOLED,
     )
 
 
-_TABLES = ("models", "probes", "transfer", "retention", "patching", "scores", "comparisons", "examples")
+_TABLES = (
+    "models", "probes", "difficulty", "capacity", "transfer", "layers", "left_out", "mapped", "interventions", "retention",
+    "patching", "scores", "comparisons", "examples",
+)  # fmt: skip
 
 
 def _min_gap() -> float:
@@ -122,36 +117,13 @@ def _min_gap() -> float:
     return MIN_GAP
 
 
-def _pictures(figures: dict[str, Path], tables: dict[str, list[Line]]) -> dict[str, dict[str, Any]]:
-    """For each figure its data, its size in CSS pixels and its text for those who can not see it."""
-    from analyses.report import alternatives
-
-    texts = {
-        "layers": lambda: alternatives.layers(pd.DataFrame(tables["probes"])),
-        "transfer": lambda: alternatives.transfer(tables["transfer"]),
-        "scores": lambda: alternatives.scores(tables["scores"]),
-        "comparisons": lambda: alternatives.comparisons(tables["comparisons"]),
-    }
-    pictures = {}
-    for name, path in figures.items():
-        data = path.read_bytes()
-        width, height = struct.unpack(">II", data[16:24])  # the header of every PNG
-        if name in texts:
-            text = texts[name]()
-        else:
-            _, task, form = name.split("-", 2)
-            text = alternatives.patching(pd.DataFrame(tables["patching"]), task, form)
-        pictures[name] = {
-            "data": base64.b64encode(data).decode(), "width": width // 2, "height": height // 2, "alt": text
-        }  # fmt: skip
-    return pictures
-
-
 def _maps(retention: list[Line], figures: dict[str, Path]) -> list[Line]:
     """Every task and form that has prompts, with the name of its patching map, ``None`` where nothing was patched."""
+    from analyses.report.pictures import map_name
+
     places = dict.fromkeys((line["task"], line["form"]) for line in retention)
     return [
-        {"task": task, "form": form, "figure": name if (name := f"patching-{task}-{form}") in figures else None}
+        {"task": task, "form": form, "figure": name if (name := map_name(task, form)) in figures else None}
         for task, form in places
     ]
 
@@ -166,6 +138,16 @@ def _by_place(lines: list[Line]) -> list[tuple[str, list[Line]]]:
     from analyses.report.words import what
 
     return _grouped(lines, what)
+
+
+def _by_family(lines: list[Line]) -> list[tuple[str, str, dict[str, Line]]]:
+    """Per set of items and model the lines of every family of probes by its name."""
+    from analyses.report.words import what
+
+    groups: dict[tuple[str, str], dict[str, Line]] = {}
+    for line in lines:
+        groups.setdefault((what(line), line["model"]), {})[line["family"]] = line
+    return [(place, model, families) for (place, model), families in groups.items()]
 
 
 def _grouped(lines: list[Line], key: Callable[[Line], str]) -> list[tuple[str, list[Line]]]:

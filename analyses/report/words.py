@@ -1,11 +1,11 @@
-"""The sentences of a report.
+"""The names, numbers and first sentences of a report; those on the evidence are in ``words_decodable`` and ``words_causal``.
 
 Every sentence is made from numbers of ``results.json``. "Decodable" is never called "used".
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ class Wording:
 
 MEASURES = {
     "probe": Wording("Probes", "what a linear probe reads off the activations", "accuracy"),
-    "transfer": Wording("Transfer", "a probe trained on one form, tested on the other", "accuracy"),
+    "transfer": Wording("Transfer", "a probe trained on one form, tested on another", "accuracy"),
     "behaviour": Wording("Behaviour", "prompts answered rightly in both their texts", "share of prompts"),
     "arrival": Wording(
         "Arrival", "how early on the way up the answer reaches the last token", "mean recovery", "earlier"
@@ -154,81 +154,3 @@ def calibration(entry: Line | None) -> str:
             " So a difference can stand without any difference in training text: read each beside the grey second seed."
         )
     return said
-
-
-def transfers(moved: Sequence[Line]) -> list[str]:
-    """Per model, how much of a probe's gain over chance survives the change of form."""
-    sentences = []
-    for model in ("base", "code", "random"):
-        own = [line for line in moved if line["model"] == model]
-        ratios = [line["ratio"] for line in own if line["ratio"] is not None]
-        if not own:
-            continue
-        if not ratios:
-            sentences.append(
-                f"{MODELS[model]}: no transfer ratio could be formed in {count(len(own), 'direction')}, as no probe "
-                "gains enough over chance in its own form."
-            )
-            continue
-        above = sum(line["ratio"] is not None and (line["ratio_low"] or 0) > 0 for line in own)
-        sentences.append(
-            f"{MODELS[model]}: of what a probe gains over chance in its own form, a probe from the other form keeps "
-            f"{number(float(pd.Series(ratios).median()), 2)} (median of the {len(ratios)} of {len(own)} directions where the "
-            f"ratio can be formed; range {interval(min(ratios), max(ratios), 2)}); its interval lies above 0 in {above}."
-        )
-    return sentences
-
-
-def probes_over_floor(probes: Sequence[Line]) -> list[str]:
-    """Per model, how many probes lie above everything that needs no trained model."""
-    chosen = [line for line in probes if line["chosen"]]
-    floor = {_place(line): line["score"] for line in chosen if line["model"] == "random"}
-    sentences = []
-    for model in ("base", "code"):
-        own = [line for line in chosen if line["model"] == model]
-        if not own:
-            continue
-        surface = [line for line in own if _low(line) > max(line["majority"], *(line[name] for name in _SURFACE))]
-        over = [line for line in surface if _low(line) > floor.get(_place(line), -1)]
-        selective = sum((line["selectivity_low"] or 0) > 0 for line in own)
-        sentences.append(
-            f"{model}: {len(surface)} of {count(len(own), 'probe')} lie above every surface baseline with their whole interval"
-            + (f", {len(over)} also above the random-initialised model" if floor else "")
-            + f"; {selective} are selective (task above control)."
-        )
-    return sentences
-
-
-_SURFACE = ("bag_of_tokens", "token", "position")
-
-
-def _low(line: Line) -> float:
-    return float("-inf") if line["low"] is None else float(line["low"])
-
-
-def _place(line: Line) -> tuple[str, str, str]:
-    return line["task"], line["target"], line["form"]
-
-
-def retained(retention: Sequence[Line]) -> list[str]:
-    """Per model, how many prompts it masters and how many were patched."""
-    sentences = []
-    for model in ("base", "code"):
-        own = [line for line in retention if line["model"] == model and line["prompts"]]
-        if not own:
-            continue
-        prompts, right, kept = (int(sum(line[name] for line in own)) for name in ("prompts", "both_right", "patched"))
-        chance = sum(line["chance"] * line["prompts"] for line in own)
-        over = sum(line["low"] is not None and line["low"] > line["chance"] for line in own)
-        sentences.append(
-            f"{model} answers {right} of {count(prompts, 'prompt')} rightly in both texts (guessing among the candidates: "
-            f"about {number(chance, 0)}), and is above guessing with its whole interval in {over} of "
-            f"{count(len(own), 'task form')}; {kept} were patched."
-            + ("" if kept else " So this study says nothing causal about it.")
-            + (
-                " They may be right by luck: a map shows how an answer came about, not that the task is mastered."
-                if kept and not over
-                else ""
-            )
-        )
-    return sentences

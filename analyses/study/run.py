@@ -18,6 +18,7 @@ from analyses.study.model_stages import ModelStages
 from analyses.study.results import examples
 from analyses.study.settings import Study
 from analyses.study.shared import CAUSAL_ROLES, NEUTRAL, Shared
+from analyses.study.side_by_side import compute_models, default_jobs
 from analyses.study.stages import Report, Tables, quiet
 from analyses.toml_files import to_toml
 from probes.tables import write_table
@@ -26,14 +27,17 @@ from probes.tables import write_table
 class StudyRun:
     """One run of a study in its directory."""
 
-    def __init__(self, study: Study, out: Path, report: Report = quiet) -> None:
+    def __init__(self, study: Study, out: Path, report: Report = quiet, jobs: int | None = None) -> None:
         """Claim ``out`` for the study.
+
+        ``jobs`` is how many models are computed at a time; when it is None, :func:`default_jobs` says.
 
         Raises:
             TwinprobeError: ``out`` holds another study or foreign files, or a model is unknown or unusable.
         """
         self.study, self.out, self.pair = study, out, study.compared
         self.shared = Shared(study, out, report)
+        self.jobs = default_jobs(study, self.shared.weight_bytes()) if jobs is None else jobs
         claim(out, study)
 
     def expected_bytes(self) -> int:
@@ -43,6 +47,9 @@ class StudyRun:
     def run(self) -> dict[str, Any]:
         """Do what is not done yet; write tables, results, figures, report and manifest; return the results."""
         began = time.monotonic()
+        if self.jobs > 1 and not (self.out / "results.json").exists():
+            log = compute_models(self.study, self.out, list(self.shared.specs), self.jobs, self.shared.report)
+            self.shared.stages.elsewhere = {entry["stage"]: entry for entry in log}
         per_role: dict[str, Tables] = {role: ModelStages(self.shared, role).tables() for role in self.shared.specs}
         mapped = self._mapped(per_role)
         settings = self.study.statistics
@@ -181,10 +188,12 @@ def claim(folder: Path, study: Study) -> None:
     write_whole(record, text.encode())
 
 
-def run_study(study: Study, out: str | Path, report: Report = quiet) -> dict[str, Any]:
+def run_study(study: Study, out: str | Path, report: Report = quiet, jobs: int = 1) -> dict[str, Any]:
     """Run ``study`` in the directory ``out`` and return what ``results.json`` holds.
 
-    A stage whose inputs did not change since the last run there is not computed again.
+    A stage whose inputs did not change since the last run there is not computed again. With ``jobs`` above 1, as many
+    models are computed at a time, in processes of their own; a script that asks for it must guard its main module with
+    ``if __name__ == "__main__"``.
 
     Example::
 
@@ -193,4 +202,4 @@ def run_study(study: Study, out: str | Path, report: Report = quiet) -> dict[str
     Raises:
         TwinprobeError: see :class:`StudyRun` and the stages.
     """
-    return StudyRun(study, Path(out), report).run()
+    return StudyRun(study, Path(out), report, jobs).run()

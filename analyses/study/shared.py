@@ -142,6 +142,11 @@ class Shared:
         paths = [path for path in (scores.code, scores.prose) if path]
         return {"sources": {path: Path(path).stat().st_mtime_ns for path in paths}}
 
+    def weight_bytes(self) -> list[int | None]:
+        """Bytes of every model's files, None for one that is not a local folder."""
+        sizes = [[size for size, _ in identity["files"].values()] for identity in self.identities.values()]
+        return [sum(found) if found else None for found in sizes]
+
     def progress(self, stage: str) -> Callable[[int, int], None]:
         """Report the steps of a stage."""
         return lambda done, total: self.report(stage, done, total)

@@ -41,6 +41,8 @@ class Stages:
         self.folder = folder
         self.report = report
         self.log: list[dict[str, Any]] = []
+        self.elsewhere: dict[str, dict[str, Any]] = {}
+        """What the log of another process says of a stage that it computed for this run."""
 
     def tables(self, name: str, inputs: Mapping[str, Any], compute: Callable[[], Tables]) -> Tables:
         """The tables of stage ``name``: read back when the inputs are those of last time, computed otherwise."""
@@ -95,7 +97,8 @@ class Stages:
         return home, key
 
     def _note(self, name: str, key: str, *, reused: bool, seconds: float) -> None:
-        self.log.append({"stage": name, "key": key, "reused": reused, "seconds": round(seconds, 2)})
+        entry = {"stage": name, "key": key, "reused": reused, "seconds": round(seconds, 2)}
+        self.log.append(self.elsewhere.get(name, entry))
         if reused:
             self.report(name, 1, 1)
 

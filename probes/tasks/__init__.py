@@ -36,23 +36,12 @@ __all__ = ["SOURCES", "TASKS", "Contrast", "Form", "Item", "Relation", "Source",
 
 _MODULES = (
     *(nesting, binding, aliasing, arithmetic, boolean, branching, loops, ordering, roles, value_types, scope),
-    identifiers,
-    dataflow,
-    syntax,
+    *(identifiers, syntax, dataflow),
 )
 TASKS: dict[str, Task] = {module.generate.name: module.generate for module in _MODULES}
 
-_SOURCES: tuple[Source, ...] = (
-    from_file.read,
-    boxes.read,
-    clutrr.read,
-    cogs.read,
-    logic.read,
-    syntax_files.read,
-    treebank.read,
-    vulnerability.read,
-)
-SOURCES: dict[str, Source] = {source.name: source for source in _SOURCES}
+_READERS = (from_file, syntax_files, treebank, vulnerability, cogs, boxes, clutrr, logic)
+SOURCES: dict[str, Source] = {module.read.name: module.read for module in _READERS}
 
 
 def get_task(name: str) -> Task:
@@ -62,7 +51,7 @@ def get_task(name: str) -> Task:
         TwinprobeError: there is no such task, a source has no path or a path that is not there, or can't read it.
     """
     kind, colon, path = name.partition(":")
-    if kind in SOURCES:
+    if kind in SOURCES and (colon or kind not in TASKS):
         if not path:
             raise TwinprobeError(
                 f"task {kind!r} is read from files; write {kind}:PATH, where PATH is {SOURCES[kind].path}"

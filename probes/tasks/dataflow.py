@@ -39,7 +39,7 @@ MAX_OF_A_LABEL = 4  # relations of one label in one text
 
 @cache
 def _passages() -> dict[str, Passage]:
-    """Every text that has both a relation and a source, by itself: boilerplate stands in many files."""
+    """Every text that has both a relation and a source, once, as its own key: boilerplate stands in many files."""
     found: dict[str, Passage] = {}
     for path, source in held_out_sources():
         lines = source.split("\n")

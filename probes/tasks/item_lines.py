@@ -21,7 +21,6 @@ Required are ``id`` and ``forms`` with a ``text`` in each, or else ``id``, ``cle
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from activations.errors import TwinprobeError
-from activations.texts import parse_object, parse_text
+from activations.texts import as_object, as_text, parse_object
 from probes.rows import SPLITS
 from probes.tasks.items import Contrast, Form, FormName, Item, Relation
 
@@ -57,7 +56,7 @@ def parse_item(line: str, where: str, task: str) -> Line:
         TwinprobeError: the line is not an item.
     """
     raw = parse_object(line, where, (*ABOUT, "forms", *SHORT, "candidates", "spans"))
-    head = parse_text(json.dumps({"id": raw.get("id"), "group": raw.get("group"), "text": "-"}), where)
+    head = as_text({"id": raw.get("id"), "group": raw.get("group"), "text": "-"}, where)
     difficulty, split = raw.get("difficulty", 0), raw.get("split")
     if type(difficulty) is not int or not 0 <= difficulty <= MAX_DIFFICULTY:
         raise TwinprobeError(f"{where}: 'difficulty' must be a whole number from 0 on, got {difficulty!r}")
@@ -91,7 +90,7 @@ def _raw_forms(raw: dict[str, Any], where: str) -> dict[FormName, Any]:
 
 
 def _form(raw: Any, item: str, where: str) -> Form:
-    raw = parse_object(json.dumps(raw), where, FORM_KEYS)
+    raw = as_object(raw, where, FORM_KEYS)
     spans, relations = (raw.get(key, []) for key in ("spans", "relations"))
     for key, value in (("spans", spans), ("relations", relations)):
         if not isinstance(value, list):
@@ -99,7 +98,7 @@ def _form(raw: Any, item: str, where: str) -> Form:
     checked = [_checked_relation(relation, where) for relation in relations]
     # The text's own reader checks spans and words its errors, of the places that relations join as well.
     ends = [{"name": r["target"], "start": r[key][0], "end": r[key][1]} for r in checked for key in ("first", "second")]
-    text = parse_text(json.dumps({"id": item, "text": raw.get("text"), "spans": [*spans, *ends]}), where)
+    text = as_text({"id": item, "text": raw.get("text"), "spans": [*spans, *ends]}, where)
     related = tuple(_relation(relation, text.text) for relation in checked)
     labelled = [(span.name, span.start, span.end) for span in text.spans if span.label is not None]
     for place, count in Counter([*labelled, *((r.target, r.first, r.second) for r in related)]).items():
@@ -107,7 +106,7 @@ def _form(raw: Any, item: str, where: str) -> Form:
             raise TwinprobeError(f"{where}: {place[0]!r} at {place[1]} to {place[2]} is labelled twice")
     answer, contrast = raw.get("answer"), raw.get("contrast")
     if contrast is not None:
-        contrast = parse_object(json.dumps(contrast), f"{where}: contrast", ("text", "answer"))
+        contrast = as_object(contrast, f"{where}: contrast", ("text", "answer"))
         _check_strings(contrast, ("text", "answer"), f"{where}: contrast")
         _check_strings(raw, ("answer",), where)
         return Form(
@@ -132,7 +131,7 @@ def _candidates(raw: dict[str, Any], where: str) -> Sequence[str]:
 
 def _checked_relation(raw: Any, where: str) -> dict[str, Any]:
     """A relation as it was read, all but its places checked."""
-    raw = parse_object(json.dumps(raw), f"{where}: relation", RELATION_KEYS)
+    raw = as_object(raw, f"{where}: relation", RELATION_KEYS)
     _check_strings(raw, ("target",), f"{where}: relation")
     where = f"{where}: relation {raw['target']!r}"
     for key in ("first", "second"):

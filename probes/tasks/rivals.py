@@ -1,8 +1,8 @@
 """Labels that the word itself can't tell: every name is drawn with a rival, the same word under another label.
 
 In real text most words have one label (``isinstance`` is called, ``the`` is a determiner), so that a probe that knows
-the word knows the answer. Here a word is drawn two at a time, under two labels of the target, from two texts. Whoever
-sees the word alone is then right at most about every other time, however few labels there are.
+the word knows the answer. Here a word is drawn two at a time, under two labels of the target. Whoever sees the word
+alone is then right at most about every other time.
 """
 
 from __future__ import annotations

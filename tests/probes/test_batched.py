@@ -15,6 +15,7 @@ from synthetic import Gaussians
 from activations.errors import TwinprobeError
 from probes import batched
 from probes.batched import decompose_many, fit_many
+from probes.columns import Columns, class_basis
 from probes.estimators import STRENGTHS, LogisticProbe
 from probes.softmax import decompose
 
@@ -40,6 +41,31 @@ def objective(
         logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
     entropy = -log_softmax(logits, axis=1)[np.arange(len(rows)), np.searchsorted(probe.classes_, labels)].mean()
     return float(entropy + 0.5 * np.square(probe.coef_ * scale).sum() / (probe.C * len(rows)))
+
+
+def test_columns_have_the_derivatives_of_cross_entropy() -> None:
+    """Against automatic differentiation, for problems of 2, 2, 3 and 5 classes; ``[1, K, 7 rows]``."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = (2, 2, 3, 5)
+    columns = Columns.of(sizes, torch.float64, "cpu")
+    logits = torch.randn(1, len(columns.owner), 7, generator=generator, dtype=torch.float64)
+    expected, curvature = columns.expected(logits), columns.curvature(logits)
+    assert columns.owner.tolist() == [0, 1, 2, 2, 3, 3, 3, 3]
+    for problem, k in enumerate(sizes):
+        basis = torch.from_numpy(class_basis(k))
+        torch.testing.assert_close(basis.T @ basis, torch.eye(k - 1, dtype=torch.float64))
+        mine = columns.owner == problem
+        for row in range(7):
+            label = torch.tensor(row % k)
+
+            def loss(point: torch.Tensor, basis: torch.Tensor = basis, label: torch.Tensor = label) -> torch.Tensor:
+                return torch.nn.functional.cross_entropy(basis @ point, label)
+
+            point = logits[0, mine, row]
+            gradient = torch.autograd.functional.jacobian(loss, point)
+            torch.testing.assert_close(expected[0, mine, row] - basis[label], gradient)
+            second = torch.autograd.functional.hessian(loss, point).diagonal()
+            torch.testing.assert_close(curvature[0, mine, row], second)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -1,11 +1,9 @@
-"""Boolean: Python runs the code form, a parser of its own evaluates the others, and a bag of words knows nothing."""
+"""Boolean: a parser of its own evaluates prose and symbols, and neither words nor places give the value away."""
 
 import re
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from task_items import drawn
 
 from probes.tasks import boolean
@@ -19,8 +17,6 @@ GOOD = set(OPPOSITES.values())
 DENIALS = ("it is not so that", "it is false that", "we deny that", "nobody can say that", "it is a lie that",
            "it can not be that", "it does not hold that", "there is no way that")  # fmt: skip
 forms = pytest.mark.parametrize("form", ["code", "prose", "formal"])
-seeds = given(seed=st.integers(0, 2**32))
-few = settings(max_examples=15, deadline=None, derandomize=True)
 
 
 def read(prose: str) -> tuple[dict[str, bool], list[str]]:

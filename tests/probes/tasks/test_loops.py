@@ -1,4 +1,4 @@
-"""Loops: Python runs the code form, a walker with a map judges prose and symbols; no shortcut, no leak."""
+"""Loops: a walker with a map judges prose and symbols, and where a place is said does not tell the end."""
 
 import re
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Ordering: Python itself runs the code form, a solver that tries every order reads the prose and formal forms."""
+"""Ordering: a solver that tries every order reads prose and symbols, and only a second hop tells the rank."""
 
 import itertools
 import re

@@ -1,4 +1,4 @@
-"""Roles: Python itself runs the code form, a small parser of actives and passives reads the prose form."""
+"""Roles: a small parser of actives and passives reads prose, and neither place nor voice tells the role."""
 
 import re
 from collections import Counter

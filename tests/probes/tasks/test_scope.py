@@ -1,4 +1,4 @@
-"""Scope: Python runs the code form, small readers follow the tales and the brackets, and shortcuts stay closed."""
+"""Scope: a small reader follows the tales and the brackets, and shortcuts stay closed."""
 
 import re
 from collections import Counter

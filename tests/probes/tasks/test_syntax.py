@@ -31,6 +31,7 @@ def área(é, b=[c], *, d: int = 1):
     f(c).z = g(h(c)) + c
     for i in f"{é}", c:
         ...
+async def h(): ...
 """
 
 

@@ -1,4 +1,4 @@
-"""Types: Python runs the code form, a small reader follows the prose form, and the surface gives little away."""
+"""Types: a small reader follows the prose form, and neither literals nor words give the type away."""
 
 import re
 from collections import Counter
