@@ -28,7 +28,11 @@ Only items that a model answers rightly in both texts are patched; the table sho
 @click.option("--code", default=None, help="Instead of --pair: the code model.")
 @click.option("--task", default=None, help="A task (twinprobe show tasks); its test items are used.")
 @click.option(
-    "--items", "items_file", type=PATH, metavar="FILE", help="Instead of --task: JSONL file of your own items (docs/FORMATS.md)."
+    "--items",
+    "items_file",
+    type=PATH,
+    metavar="FILE",
+    help="Instead of --task: JSONL file of your own items (docs/FORMATS.md).",
 )
 @click.option("--form", "forms", multiple=True, help="Form of the task, code or prose; all of them when not given.")
 @click.option("--max-prompts", type=COUNT, default=100, show_default=True, help="Prompts run per form.")

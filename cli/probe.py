@@ -49,6 +49,7 @@ finished site when the same command is run again with the same --out."""
     show_default=True,
     help="Orders of the rows that the online codelength averages over; 0: none.",
 )
+@click.option("--device", default="cpu", show_default=True, help="Where linear probes are fitted: cpu, cuda.")
 @click.option("--out", type=PATH, metavar="FOLDER", help="Leave probes.csv, draws.csv and layers.png there.")
 @seed_option
 @json_option
@@ -62,6 +63,7 @@ def probe(
     seeds: int,
     family: str,
     code_orders: int,
+    device: str,
     out: Path | None,
     seed: int,
     as_json: bool,
@@ -90,7 +92,7 @@ def probe(
     with progress(f"probing {store}") as report:
         draws = run_sweep(
             opened, problems, sites=chosen_sites, out=out, settings=settings, family=family, code_orders=code_orders,
-            seed=seed, progress=lambda done, total: report("probes", done, total),
+            seed=seed, device=device, progress=lambda done, total: report("probes", done, total),
         )  # fmt: skip
     table = pooled(draws)
     if out:

@@ -148,14 +148,25 @@ def choose_strength(
         TwinprobeError: fewer than two different training labels, or a strength that is not positive.
     """
     check_strengths(strengths)
+    check_labels(labels)
+    return best_on_dev(fit_path(data, labels, sorted(strengths)), dev_features, dev_labels)
+
+
+def best_on_dev(
+    path: Sequence[LogisticProbe], dev_features: NDArray[np.floating[Any]], dev_labels: NDArray[Any]
+) -> Choice:
+    """Keep the probe with the highest dev accuracy of a path from strong to weak penalties; ties go to the stronger."""
+    scores = [float(np.mean(probe.predict(dev_features) == dev_labels)) for probe in path]
+    best = int(np.argmax(scores))
+    return Choice(path[best], scores[best], sum(not probe.converged_ for probe in path))
+
+
+def check_labels(labels: NDArray[Any]) -> None:
+    """Raise :class:`TwinprobeError` unless there are two different training labels."""
     if len(np.unique(labels)) < 2:
         raise TwinprobeError(
             f"every training row has the label {str(labels[0])!r}; a probe needs at least two labels in the train split"
         )
-    path = fit_path(data, labels, sorted(strengths))
-    scores = [float(np.mean(probe.predict(dev_features) == dev_labels)) for probe in path]
-    best = int(np.argmax(scores))
-    return Choice(path[best], scores[best], sum(not probe.converged_ for probe in path))
 
 
 def check_strengths(strengths: Sequence[float]) -> None:

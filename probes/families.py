@@ -19,8 +19,8 @@ from activations.errors import TwinprobeError, did_you_mean
 from probes.bilinear import BilinearProbe
 from probes.capacity import LowRankProbe, MLPProbe
 from probes.difference import DifferenceInMeans
-from probes.estimators import STRENGTHS, check_strengths, choose_strength
-from probes.softmax import Decomposition, decompose
+from probes.estimators import STRENGTHS, Choice, check_labels, check_strengths, choose_strength
+from probes.softmax import decompose
 
 LOGISTIC, BILINEAR = "logistic", "bilinear"
 #: Strengths of the bilinear probe, whose penalty is on two factors and not on their product.
@@ -54,6 +54,11 @@ class Chosen:
         return bool(getattr(self.probe, "converged_", True))
 
 
+def chosen_logistic(choice: Choice) -> Chosen:
+    """The choice of a logistic path, as that of any family."""
+    return Chosen(choice.probe, choice.probe.C, choice.dev_score, choice.n_unconverged)
+
+
 def check_family(name: str) -> None:
     """Raise :class:`TwinprobeError` unless there is a family called ``name``."""
     if name not in FAMILIES:
@@ -69,7 +74,6 @@ def choose(
     dev_features: NDArray[np.floating[Any]],
     dev_labels: NDArray[Any],
     strengths: Sequence[float] = STRENGTHS,
-    data: Decomposition | None = None,
 ) -> Chosen:
     """Fit a family's probes on training rows, keep the one with the highest dev accuracy; ties go to the first.
 
@@ -79,21 +83,16 @@ def choose(
         labels: ``[n]``.
         dev_features, dev_labels: the dev rows.
         strengths: inverse regularisation strengths, tried from strong to weak.
-        data: ``decompose(features)``, when it is there already.
 
     Raises:
         TwinprobeError: an unknown family, fewer than two training labels, or a strength that is not positive.
     """
     check_family(family)
     check_strengths(strengths)
-    if len(np.unique(labels)) < 2:
-        raise TwinprobeError(
-            f"every training row has the label {str(labels[0])!r}; a probe needs at least two labels in the train split"
-        )
+    check_labels(labels)
     estimators = FAMILIES[family][1]
     if estimators is None:
-        choice = choose_strength(data or decompose(features), labels, dev_features, dev_labels, strengths)
-        return Chosen(choice.probe, choice.probe.C, choice.dev_score, choice.n_unconverged)
+        return chosen_logistic(choose_strength(decompose(features), labels, dev_features, dev_labels, strengths))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # counted instead
         fitted = [probe.fit(features, labels) for probe in estimators(sorted(strengths))]

@@ -1,8 +1,9 @@
 """Probe every site for every problem, with the controls that make a score readable.
 
 A *problem* is one set of labels on some rows: a target of a task in one form, for one draw of items. All problems are
-probed while a site's rows are in memory, and problems on the same training rows share their standardisation and
-decomposition. Strengths and layers are chosen on dev; test rows are only ever predicted.
+probed while a site's rows are in memory; problems on the same training rows share their standardisation and decomposition,
+and the logistic paths of all of them are fitted together (:mod:`probes.batched`). Strengths and layers are chosen on dev;
+test rows are only ever predicted.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from activations.errors import TwinprobeError
 from probes.baselines import Baselines, baselines
 from probes.codelength import codelength
 from probes.controls import control_labels, draw_control
-from probes.estimators import STRENGTHS, check_strengths
-from probes.families import BILINEAR, LOGISTIC, check_family, choose
+from probes.estimators import STRENGTHS, LogisticProbe, best_on_dev, check_labels, check_strengths
+from probes.families import BILINEAR, LOGISTIC, check_family, choose, chosen_logistic
 from probes.metrics import macro_f1, mean_intervals
 from probes.regression import numbers, ridge_scores
 from probes.result import ProbeResult, scalars
@@ -69,6 +70,19 @@ class Problem:
         return Rows(features[self.rows].reshape(len(self.rows), -1), self.about)
 
 
+#: Bytes of training rows whose probes are fitted together.
+TOGETHER = 2**28
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """Decomposed training rows with the logistic paths of the labels and of the control labels, strong penalty first."""
+
+    data: Decomposition
+    task: Sequence[LogisticProbe]
+    control: Sequence[LogisticProbe]
+
+
 def probe_site(
     site: str,
     rows: Rows,
@@ -80,7 +94,7 @@ def probe_site(
     seed: int = 0,
     n_resamples: int = 1000,
     code_orders: int = 0,
-    data: Decomposition | None = None,
+    fitted: Fitted | None = None,
 ) -> ProbeResult:
     """Fit, choose and score the probe of one site.
 
@@ -98,7 +112,7 @@ def probe_site(
         seed: seed of the bootstrap and of the codelength's orders.
         n_resamples: bootstrap resamples.
         code_orders: orders of the rows that the online codelength averages over; 0 leaves it out.
-        data: the decomposed training rows, when they are there already.
+        fitted: the logistic paths, when they are there already.
 
     Raises:
         TwinprobeError: a split is empty, train has fewer than two (control) labels, or a control key was not drawn.
@@ -107,12 +121,17 @@ def probe_site(
     train, dev, test = (about.mask(name) for name in SPLITS)
     features, dev_features, test_features = (rows.features[mask] for mask in (train, dev, test))
     relation = family == BILINEAR
-    data = decompose(features) if data is None and not relation else data
     controls = control_labels(about, control)
-    task, memory = (
-        choose(family, features, labels[train], dev_features, labels[dev], strengths, data)
-        for labels in (about.labels, controls)
-    )
+    if fitted is None:
+        task, memory = (
+            choose(family, features, labels[train], dev_features, labels[dev], strengths)
+            for labels in (about.labels, controls)
+        )
+    else:
+        task, memory = (
+            chosen_logistic(best_on_dev(path, dev_features, labels[dev]))
+            for path, labels in ((fitted.task, about.labels), (fitted.control, controls))
+        )
     predicted = task.probe.predict(test_features)
     correct = predicted == about.labels[test]
     control_correct = memory.probe.predict(test_features) == controls[test]
@@ -128,7 +147,8 @@ def probe_site(
     ]
     values = numbers(about.labels)
     ridge = None
-    if values is not None and data is not None:
+    if values is not None and not relation:
+        data = fitted.data if fitted else decompose(features)
         parts = (dev_features, values[dev], test_features, values[test])
         ridge = ridge_scores(data, values[train], *parts, items, strengths, n_resamples, seed)
     return ProbeResult(
@@ -205,6 +225,7 @@ def sweep_problems(
     seed: int = 0,
     n_resamples: int = 1000,
     code_orders: int = 0,
+    device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[tuple[str, list[ProbeResult]]]:
     """Probe every site in ``features``, in its order, for every problem.
@@ -219,6 +240,7 @@ def sweep_problems(
         seed: seed of the bootstrap and of the codelength's orders.
         n_resamples: bootstrap resamples per interval.
         code_orders: orders of the rows that the online codelength averages over; 0 leaves it out.
+        device: torch device that the logistic paths are fitted on.
         progress: called with ``(probes done, probes in all)``.
 
     Yields:
@@ -237,28 +259,73 @@ def sweep_problems(
     for problem in problems:
         check_splits(problem.about)
     total, done = len(features) * len(problems), 0
+    effort: dict[str, Any] = {
+        "strengths": strengths, "seed": seed, "n_resamples": n_resamples, "code_orders": code_orders
+    }  # fmt: skip
     for site in features:
         rows_of_site = features[site]
-        results = []
-        data: dict[bytes, Decomposition] = {}
-        last = {problem.trained_on: number for number, problem in enumerate(problems)}
-        for number, problem in enumerate(problems):
-            relation = problem.rows.ndim == 2
-            with one_blas_thread():
-                rows, key = problem.at(rows_of_site), problem.trained_on
-                if not relation and key not in data:
-                    data[key] = decompose(rows.features[problem.about.mask("train")])
-                result = probe_site(
-                    site, rows, problem.control, problem.surface, family=BILINEAR if relation else family,
-                    strengths=strengths, seed=seed, n_resamples=n_resamples, code_orders=code_orders, data=data.get(key),
-                )  # fmt: skip
-            results.append(result)
-            if last[key] == number:
-                data.pop(key, None)  # no later problem is trained on these rows
-            done += 1
-            if progress is not None:
-                progress(done, total)
-        yield site, results
+        results: dict[int, ProbeResult] = {}
+        for together in _together(problems, rows_of_site):
+            fits = _fit(together, rows_of_site, strengths, device) if family == LOGISTIC else {}
+            for number, problem in together.items():
+                kind = BILINEAR if problem.rows.ndim == 2 else family
+                with one_blas_thread():
+                    results[number] = probe_site(
+                        site, problem.at(rows_of_site), problem.control, problem.surface, family=kind,
+                        fitted=fits.get(number), **effort,
+                    )  # fmt: skip
+                done += 1
+                if progress is not None:
+                    progress(done, total)
+        yield site, [results[number] for number in range(len(problems))]
+
+
+def _together(problems: Sequence[Problem], features: NDArray[Any]) -> list[dict[int, Problem]]:
+    """The problems by number, in lots of about :data:`TOGETHER` bytes of training rows; alike ones are in one lot."""
+    alike: dict[bytes, dict[int, Problem]] = {}
+    for number, problem in enumerate(problems):
+        alike.setdefault(problem.trained_on, {})[number] = problem
+    row_bytes = features.shape[1] * features.dtype.itemsize
+    lots: list[dict[int, Problem]] = []
+    filled = TOGETHER
+    for trained_on, members in alike.items():
+        size = len(trained_on) // np.dtype(np.int64).itemsize * row_bytes
+        if filled + size > TOGETHER:
+            lots.append({})
+            filled = 0
+        lots[-1] |= members
+        filled += size
+    return lots
+
+
+def _fit(
+    problems: Mapping[int, Problem], features: NDArray[np.floating[Any]], strengths: Sequence[float], device: str
+) -> dict[int, Fitted]:
+    """The logistic paths of all problems but relations, with one decomposition per set of training rows."""
+    from probes.batched import decompose_many, fit_many  # here, as it needs torch
+
+    alike: dict[bytes, list[int]] = {}
+    for number, problem in problems.items():
+        if problem.rows.ndim == 1:
+            alike.setdefault(problem.trained_on, []).append(number)
+    groups = list(alike.values())
+    firsts = [problems[members[0]] for members in groups]
+    data = decompose_many([features[problem.rows[problem.about.mask("train")]] for problem in firsts])
+    label_sets = []
+    for members in groups:
+        of_group = []
+        for problem in (problems[number] for number in members):
+            train = problem.about.split("train")
+            of_group += [train.labels, control_labels(train, problem.control)]
+        label_sets.append(of_group)
+    for labels in (labels for of_group in label_sets for labels in of_group):
+        check_labels(labels)
+    fitted = fit_many(data, label_sets, sorted(strengths), device=device)
+    return {
+        number: Fitted(data[group], fitted[group][2 * place], fitted[group][2 * place + 1])
+        for group, members in enumerate(groups)
+        for place, number in enumerate(members)
+    }
 
 
 def sweep(
@@ -272,6 +339,7 @@ def sweep(
     seed: int = 0,
     n_resamples: int = 1000,
     code_orders: int = 0,
+    device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> list[ProbeResult]:
     """Probe every site in ``features``, in its order, for one set of labels.
@@ -282,7 +350,7 @@ def sweep(
         about: what is known about the rows, the same at every site.
         control: control labels by key; drawn from ``about`` when absent. Pass one drawn over all forms for transfer.
         surface: surface baselines, if already computed for these rows (say, for another model with the same tokenizer).
-        family, strengths, seed, n_resamples, code_orders, progress: see :func:`sweep_problems`.
+        family, strengths, seed, n_resamples, code_orders, device, progress: see :func:`sweep_problems`.
 
     Raises:
         TwinprobeError: no sites, an empty split, a group in two splits, or rows that can not be probed.
@@ -295,7 +363,7 @@ def sweep(
     problem = Problem(about, np.arange(len(about)), control, surface)
     found = sweep_problems(
         features, [problem], family=family, strengths=strengths, seed=seed, n_resamples=n_resamples,
-        code_orders=code_orders, progress=progress,
+        code_orders=code_orders, device=device, progress=progress,
     )  # fmt: skip
     return [result for _, [result] in found]
 

@@ -140,14 +140,10 @@ def _by_place(lines: list[Line]) -> list[tuple[str, list[Line]]]:
     return _grouped(lines, what)
 
 
-def _by_family(lines: list[Line]) -> list[tuple[str, str, dict[str, Line]]]:
-    """Per set of items and model the lines of every family of probes by its name."""
-    from analyses.report.words import what
-
-    groups: dict[tuple[str, str], dict[str, Line]] = {}
-    for line in lines:
-        groups.setdefault((what(line), line["model"]), {})[line["family"]] = line
-    return [(place, model, families) for (place, model), families in groups.items()]
+def _by_family(lines: list[Line]) -> list[tuple[str, dict[str, Line]]]:
+    """The lines about one set of items by model, and of each model by the family of the probe."""
+    grouped = _grouped(lines, lambda line: str(line["model"]))
+    return [(model, {line["family"]: line for line in own}) for model, own in grouped]
 
 
 def _grouped(lines: list[Line], key: Callable[[Line], str]) -> list[tuple[str, list[Line]]]:

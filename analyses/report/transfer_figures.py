@@ -16,7 +16,8 @@ from analyses.report.canvas import COLOUR, DIVERGING, MARKER, WIDTH, Canvas, col
 from analyses.report.panels import panel_grid, site_axis
 from analyses.report.words import lines
 
-LEFT, BAR, GAP, HEAD = 1.45, 0.9, 0.32, 0.4
+LEFT, BAR, GAP, HEAD = 1.45, 0.9, 0.32, 0.45
+ROOMY_TARGETS = 10
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,13 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Layout:
-    """How much room the matrices of these forms take, in inches; with many forms cells are small and only hold scores."""
+    """How much room the matrices of these forms take, in inches.
+
+    ``roomy`` says whether a cell has room for the chance below its score; many forms or targets leave none.
+    """
 
     names: list[str]
-
-    @property
-    def roomy(self) -> bool:
-        """Whether a cell has room for the chance below its score."""
-        return len(self.names) <= 3
+    roomy: bool
 
     @property
     def side(self) -> tuple[float, float]:
@@ -74,7 +74,7 @@ def transfer(probes: pd.DataFrame, moved: pd.DataFrame) -> Figure | None:
     blocks = [
         (layout, block)
         for names, group in groupby(forms, key=lambda key: forms[key])
-        for layout in [Layout(names)]
+        for layout in [Layout(names, roomy=len(names) < 4 and len(forms) <= ROOMY_TARGETS)]
         for block in _chunks(list(group), layout.per_row)
     ]
     matrices = {(model, key): _matrix(probes, moved, model, key, forms[key]) for model in models for key in forms}
@@ -91,7 +91,7 @@ def transfer(probes: pd.DataFrame, moved: pd.DataFrame) -> Figure | None:
             image = _draw(axes, matrices[model, key], limit, layout.roomy)
             _label(axes, layout, first=not column, last=line == len(models) - 1)
             if not line:
-                axes.set_title(": ".join(key), pad=7)
+                axes.set_title((": " if layout.roomy else "\n").join(key), pad=7, fontsize=9 if layout.roomy else 8)
             if not column:
                 canvas.figure.text(
                     0.1 / canvas.width, 1 - (y + layout.side[1] / 2) / canvas.height, model.replace("_", "\n"),
@@ -138,14 +138,14 @@ def _draw(axes: Any, matrix: Matrix, limit: float, roomy: bool) -> Any:
 
 
 def _label(axes: Any, layout: Layout, *, first: bool, last: bool) -> None:
-    """Name the forms: trained on at the left of a block, tested on below; long lists only below the last model."""
+    """Name the forms: trained on at the left of a block, tested on below; in small matrices only below the last model."""
     names, roomy, places = layout.names, layout.roomy, range(len(layout.names))
     axes.tick_params(length=0, labelsize=7.5)
-    axes.set_yticks(places, [f"from\n{name}" if roomy else f"from {name}" for name in names] if first else [])
+    axes.set_yticks(places, [f"from\n{name}" if roomy else name for name in names] if first else [])
     if roomy:
         axes.set_xticks(places, [f"on {name}" for name in names])
     else:
-        axes.set_xticks(places, [f"on {name}" for name in names] if last else [], rotation=40, ha="right",
+        axes.set_xticks(places, names if last else [], rotation=40, ha="right",
                         rotation_mode="anchor")  # fmt: skip
 
 

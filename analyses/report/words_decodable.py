@@ -84,10 +84,11 @@ def between_models(mapped: Sequence[Line]) -> list[str]:
         over = [line for line in read if over_controls(line)]
         ratios = [line["ratio"] for line in over if line["ratio"] is not None]
         null = " (the null pair, the yardstick)" if target == "second_seed" else ""
+        goal = target.replace("_", " ")
         sentences.append(
-            f"{source} → {target.replace('_', ' ')}{null}: {len(over)} of {count(len(read), 'probe')} read the other model "
+            f"{source} → {goal}{null}: {len(over)} of {count(len(read), 'probe')} read the other model "
             "through the map better than through any control map"
-            + (f"; of the gain of its own probe they keep {_spread(ratios)}" if ratios else "")
+            + (f"; of what {goal}’s own probe gains they keep {_spread(ratios)}" if ratios else "")
             + (f"; {count(len(own) - len(read), 'probe')} could not be mapped." if len(read) < len(own) else ".")
         )
     return sentences

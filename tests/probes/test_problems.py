@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import probes.batched
 import probes.sweep
 from activations.capturing import capture
 from activations.errors import TwinprobeError
@@ -117,15 +118,18 @@ def test_problems_on_the_same_training_rows_share_one_decomposition(
     [noun, _] = task_problems(store, MINE, _items(), seed=0)
     other = Problem(noun.about, noun.rows, noun.control, noun.surface, {"target": "again"})
     elsewhere = Problem(noun.about, np.roll(noun.rows, 1), noun.control, noun.surface, {"target": "other rows"})
-    calls, original = [], probes.sweep.decompose
+    decomposed, original = [], probes.batched.decompose_many
 
     def counted(features: Any) -> Any:
-        calls.append(features)
+        decomposed.append(len(features))
         return original(features)
 
-    monkeypatch.setattr(probes.sweep, "decompose", counted)
+    monkeypatch.setattr(probes.batched, "decompose_many", counted)
     list(sweep_store(store, [noun, elsewhere, other], sites=["embed"], strengths=(0.1,), n_resamples=20))
-    assert len(calls) == 2
+    assert decomposed == [2]
+    monkeypatch.setattr(probes.sweep, "TOGETHER", 1)
+    list(sweep_store(store, [noun, elsewhere, other], sites=["embed"], strengths=(0.1,), n_resamples=20))
+    assert decomposed == [2, 1, 1], "rows that do not fit into memory together are fitted apart"
 
 
 def test_one_read_of_each_site_serves_all_problems(

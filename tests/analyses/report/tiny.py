@@ -1,4 +1,7 @@
-"""A small study's tables and results, made up: every model, two tasks, two forms, two sites."""
+"""A small study's tables and results, made up: every model, two tasks, two forms, two sites.
+
+The tables on what carries over and what is used are in ``tiny_evidence``.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from tiny_evidence import evidence
 
 from analyses.study.results import examples, results
 from analyses.study.settings import PairTable, Study, TasksTable
@@ -53,7 +58,7 @@ def make_tables(null: bool = True) -> Tables:
     shown = examples([(task, task.generate(40, 0)) for task in map(get_task, ("nesting", "binding"))])
     frames = {
         "models": models, "probes": probes, "transfer": moved, "retention": retention, "patching": patching,
-        "scores": scores, "comparisons": compared,
+        "scores": scores, "comparisons": compared, **evidence(roles, PLACES),
     }  # fmt: skip
     return {name: pd.DataFrame(lines) for name, lines in frames.items()} | {"examples": shown}
 
@@ -71,10 +76,12 @@ def _probe(role: str, place: tuple[str, str, str], site: str) -> dict[str, Any]:
     score = {"base": 0.5, "code": 0.75, "second_seed": 0.5, "random": 0.25}[role]
     task, target, form = place
     return {
-        "model": role, "task": task, "target": target, "form": form, "site": site, "n_test": 10, "n_classes": 4,
-        "score": score, "low": score - 0.1, "high": score + 0.1, "macro_f1": score, "control": 0.3, "control_seen": 1.0,
+        "model": role, "task": task, "target": target, "form": form, "site": site, "n_train": 20, "n_test": 10,
+        "n_classes": 4, "score": score, "low": score - 0.1, "high": score + 0.1, "macro_f1": score, "auroc": 0.8125,
+        "r2": 0.4375 if target == "depth" else None, "r2_low": 0.25, "r2_high": 0.5, "spearman": 0.625, "control": 0.3, "control_seen": 1.0,
         "selectivity": score - 0.3, "selectivity_low": score - 0.4, "selectivity_high": score - 0.2, "majority": 0.25,
-        "bag_of_tokens": 0.5, "token": 0.25, "position": 0.25, "chosen": site != "embed",
+        "bag_of_tokens": 0.5, "token": 0.25, "position": 0.25, "chosen": site != "embed", "embedding": 0.34375,
+        "codelength": 41.0, "compression": 1.46, "control_compression": 1.02, "seeds": 1, "seed_spread": None,
     }  # fmt: skip
 
 
