@@ -77,7 +77,7 @@ def load_model(spec: ModelSpec | str, check: bool = True) -> LoadedModel:
 
     from transformers import AutoConfig
 
-    _check_device(spec)
+    check_device(spec.device)
     tokenizer = load_tokenizer(spec)
     common = {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
     try:
@@ -222,18 +222,18 @@ def _random_model(config: Any, spec: ModelSpec) -> PreTrainedModel:
     return model if spec.dtype == "auto" else model.to(getattr(torch, spec.dtype))
 
 
-def _check_device(spec: ModelSpec) -> None:
+def check_device(name: str) -> None:
     import torch
 
     try:
-        device = torch.device(spec.device)
+        device = torch.device(name)
     except RuntimeError:
-        raise TwinprobeError(f"device {spec.device!r} is not known; expected cpu, cuda, cuda:0 or mps") from None
+        raise TwinprobeError(f"device {name!r} is not known; expected cpu, cuda, cuda:0 or mps") from None
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
         raise TwinprobeError(
-            f"device {spec.device!r} is not there: {torch.cuda.device_count()} CUDA devices were found"
+            f"device {name!r} is not there: {torch.cuda.device_count()} CUDA devices were found"
         ) from None
 
 

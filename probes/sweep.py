@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from activations.errors import TwinprobeError
+from activations.models import check_device
 from probes.baselines import Baselines, baselines
 from probes.codelength import codelength
 from probes.controls import control_labels, draw_control
@@ -258,6 +259,8 @@ def sweep_problems(
     check_family(family)
     for problem in problems:
         check_splits(problem.about)
+    if device != "cpu":
+        check_device(device)
     total, done = len(features) * len(problems), 0
     effort: dict[str, Any] = {
         "strengths": strengths, "seed": seed, "n_resamples": n_resamples, "code_orders": code_orders

@@ -33,6 +33,7 @@ STYLE = {
     "ytick.color": "#444444",
     "legend.frameon": False,
     "legend.fontsize": 8.5,
+    "text.parse_math": False,  # a user's names may hold dollar signs
 }
 COLOUR = {"base": "#0072B2", "code": "#D55E00", "second_seed": "#7A7A7A", "random": "#009E73"}
 MARKER = {"base": "o", "code": "s", "second_seed": "D", "random": "^"}

@@ -123,7 +123,9 @@ def interventions(table: pd.DataFrame, probes: pd.DataFrame) -> Figure | None:
         axes.set_title(noun)
         axes.set_xlabel("← answer pushed down · logit difference, edit − random edits", fontsize=7.8)
     models = [model for model in ("base", "code") if model in {line["model"] for line in edits}]
-    hollow = Line2D([], [], color="#444444", marker="o", markersize=5, mfc="white", lw=0, label="see below")
+    hollow = Line2D(
+        [], [], color="#444444", marker="o", markersize=5, mfc="white", lw=0, label="does not count: see below"
+    )
     canvas.legend([*(legend_line(model, joined=False) for model in models), hollow], columns=3)
     return canvas.figure
 

@@ -72,12 +72,14 @@ def render(results: dict[str, Any], study: str, figures: dict[str, Path]) -> str
     }  # fmt: skip
     tables = {name: results["tables"].get(name, []) for name in _TABLES}
     chosen = [line for line in tables["probes"] if line["chosen"]]
+    forms = {line["form"] for line in chosen}
     return environment.get_template("report.html.jinja").render(
         results=results,
         tables=tables,
         chosen=chosen,
         several_draws=any(line["seeds"] > 1 for line in chosen),
-        code_and_prose={line["form"] for line in chosen} <= {"code", "prose"},
+        code_and_prose=forms <= {"code", "prose"},
+        written=words.written(forms),
         comparisons=_by_measure(tables["comparisons"]),
         maps=_maps(tables["retention"], figures),
         verdict=words.verdict(results),

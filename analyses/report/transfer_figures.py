@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import groupby, product
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ class Layout:
     ``roomy`` says whether a cell has room for the chance below its score; many forms or targets leave none.
     """
 
-    names: list[str]
+    names: tuple[str, ...]
     roomy: bool
 
     @property
@@ -66,16 +66,16 @@ def transfer(probes: pd.DataFrame, moved: pd.DataFrame) -> Figure | None:
     if moved.empty:
         return None
     models = [model for model in ("base", "code", "second_seed", "random") if model in set(moved.model)]
-    forms = {
-        (str(task), str(target)): list(dict.fromkeys([*part.source, *part.form]))
+    forms: dict[tuple[str, str], tuple[str, ...]] = {
+        (str(task), str(target)): tuple(dict.fromkeys([*part.source, *part.form]))
         for (task, target), part in moved.groupby(["task", "target"], sort=False)
     }
     # Targets in one block have the same forms, so that one column of labels serves the whole row.
     blocks = [
         (layout, block)
-        for names, group in groupby(forms, key=lambda key: forms[key])
+        for names in dict.fromkeys(forms.values())
         for layout in [Layout(names, roomy=len(names) < 4 and len(forms) <= ROOMY_TARGETS)]
-        for block in _chunks(list(group), layout.per_row)
+        for block in _chunks([key for key in forms if forms[key] == names], layout.per_row)
     ]
     matrices = {(model, key): _matrix(probes, moved, model, key, forms[key]) for model in models for key in forms}
     gains = [np.abs(each.score - each.chance) for each in matrices.values()]
@@ -106,7 +106,9 @@ def _chunks(keys: list[Any], size: int) -> list[list[Any]]:
     return [keys[start : start + size] for start in range(0, len(keys), size)]
 
 
-def _matrix(probes: pd.DataFrame, moved: pd.DataFrame, model: str, key: tuple[str, str], forms: list[str]) -> Matrix:
+def _matrix(
+    probes: pd.DataFrame, moved: pd.DataFrame, model: str, key: tuple[str, str], forms: tuple[str, ...]
+) -> Matrix:
     """The ordinary probes on the diagonal, the transferred ones off it."""
     score, chance = (np.full((len(forms), len(forms)), np.nan) for _ in range(2))
     chosen, across = (

@@ -5,7 +5,7 @@ Every sentence is made from numbers of ``results.json``. "Decodable" is never ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +78,13 @@ def what(line: Line) -> str:
     about = " ".join(part for part in (task, target) if part)
     where = f"{source} → {form}" if source else form
     return ", ".join(part for part in (about, where) if part)
+
+
+def written(forms: Set[str]) -> str:
+    """How the problems of a study were written."""
+    if forms <= {"code", "prose"}:
+        return "as code and as prose"
+    return "as code, as prose and in a formal notation" if forms <= {"code", "prose", "formal"} else "in several forms"
 
 
 def best_surface(probes: pd.DataFrame) -> pd.Series:

@@ -14,10 +14,9 @@ from activations.pairs import Pair, custom_pair, get_pair
 from analyses.toml_files import read_toml
 from probes.families import check_family
 from probes.tasks import get_task
+from probes.tasks.items import Task, restricted
 
-EMBEDDED_TASKS = (
-    "nesting", "binding", "aliasing", "branching", "roles", "types", "scope", "identifiers",
-)  # fmt: skip
+EMBEDDED_TASKS = ("nesting", "binding", "aliasing", "roles", "scope", "identifiers", "syntax", "dataflow")
 """What a study probes for unless it says otherwise."""
 
 
@@ -56,11 +55,13 @@ class LoadTable(Table):
 class TasksTable(Table):
     """Which tasks (``name`` or ``name:PATH``), and how many items of each (split train/dev/test as 5 : 1.5 : 2.5).
 
+    ``forms`` restricts them to some forms, such as ``code`` and ``prose``; all when empty.
     ``seeds`` is how often the items are drawn anew; each draw has its own probes, and scores are pooled over draws. What
     is run or patched (behaviour, patching, interventions) uses the first draw.
     """
 
     names: tuple[str, ...] = Field(EMBEDDED_TASKS, min_length=1)
+    forms: tuple[str, ...] = ()
     items: int = Field(600, ge=40)
     seeds: int = Field(1, ge=1)
 
@@ -144,6 +145,15 @@ class Study(Table):
         assert self.pair.code is not None
         return custom_pair(self.pair.base, self.pair.code)
 
+    def chosen_tasks(self) -> list[Task]:
+        """The tasks, restricted to the chosen forms.
+
+        Raises:
+            TwinprobeError: an unknown task, or one without any of the forms.
+        """
+        tasks = [get_task(name) for name in self.tasks.names]
+        return [restricted(task, self.tasks.forms) for task in tasks] if self.tasks.forms else tasks
+
     def specs(self) -> dict[str, ModelSpec]:
         """The models to run by their role: ``base``, ``code``, ``second_seed`` and ``random`` where it has them."""
         load, pair = self.load, self.compared
@@ -181,7 +191,7 @@ def read_study(path: str | Path) -> Study:
         raise TwinprobeError(f"{path}: [pair] has 'name' and also 'base' or 'code'; give one or the other")
     try:
         pair = study.compared
-        names = [get_task(name).name for name in study.tasks.names]
+        names = [task.name for task in study.chosen_tasks()]
         for family in study.probes.capacity:
             check_family(family)
     except TwinprobeError as error:

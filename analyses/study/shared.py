@@ -13,7 +13,6 @@ from activations.sites import parse_sites
 from activations.texts import Text
 from analyses.study.settings import Study
 from analyses.study.stages import Report, Stages, model_identity
-from probes.tasks import get_task
 from probes.tasks.items import Item, Task
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ class Shared:
     @cached_property
     def tasks(self) -> dict[str, Task]:
         """The tasks by their own names, without the path of a task that is read from files."""
-        return {task.name: task for task in map(get_task, self.study.tasks.names)}
+        return {task.name: task for task in self.study.chosen_tasks()}
 
     @cached_property
     def draws(self) -> dict[str, list[list[Item]]]:
@@ -134,7 +133,13 @@ class Shared:
         """What the keys of all stages about a task hold."""
         task, settings = self.tasks[name], self.study.tasks
         stamps = {str(file): (file.stat().st_size, file.stat().st_mtime_ns) for file in task.files}
-        return {"task": name, "items": settings.items, "draws": settings.seeds, "files": stamps}
+        return {
+            "task": name,
+            "items": settings.items,
+            "forms": settings.forms,
+            "draws": settings.seeds,
+            "files": stamps,
+        }
 
     def sources(self) -> dict[str, Any]:
         """The files of held-out passages, for the keys of stages."""

@@ -8,11 +8,12 @@ last token under any tokenizer. Spans without a label name the role of a token (
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from activations.errors import TwinprobeError
 from activations.texts import Span, Text
 
 Split = Literal["train", "dev", "test"]
@@ -134,6 +135,28 @@ def task(
         return Task(name, summary, targets, generate, causal, clusters, relations)
 
     return decorate
+
+
+def restricted(task: Task, forms: Sequence[FormName]) -> Task:
+    """The task with some of its forms only; items are drawn as before, and those without any of the forms left out.
+
+    Raises:
+        TwinprobeError: no target has any of the forms.
+    """
+    targets = {target: tuple(form for form in own if form in forms) for target, own in task.targets.items()}
+    targets = {target: kept for target, kept in targets.items() if kept}
+    if not targets:
+        known = sorted({form for own in task.targets.values() for form in own})
+        raise TwinprobeError(f"task {task.name!r} has no form {' or '.join(forms)}; it has {', '.join(known)}")
+
+    def generate(n_items: int, seed: int) -> list[Item]:
+        drawn = [
+            replace(item, forms={form: rendered for form, rendered in item.forms.items() if form in forms})
+            for item in task.generate(n_items, seed)
+        ]
+        return [item for item in drawn if item.forms]
+
+    return replace(task, targets=targets, generate=generate)
 
 
 @dataclass

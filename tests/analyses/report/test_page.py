@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from tiny import HOSTILE, make_study
+from tiny_evidence import WHY
 
 from analyses.report import page
 from analyses.report.page import look, write_report
@@ -48,7 +49,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")
     written = write_report(out, *make_study(out))
     assert sorted(path.relative_to(out).as_posix() for path in written) == [
+        "figures/between-layers.png",
         "figures/comparisons.png",
+        "figures/difficulty.png",
+        "figures/interventions.png",
         "figures/layers.png",
         "figures/patching-nesting-code.png",
         "figures/scores.png",
@@ -116,10 +120,78 @@ def test_what_is_missing_is_said(html: str) -> None:
     assert "no usable prompt" in text and "token counts differ (7)" in text
     assert "Nothing was retained for any model in nesting, prose form." in text
     assert "code answers 4 of 10 prompts rightly in both texts (guessing among the candidates: about 2)" in text
+    assert text.count("not mapped: base has no resid_post.0") == 1
+    assert f"binding value, code (base, code, second seed): {WHY}; no prompt was left" in text
+
+
+def test_the_probes_are_shown_by_every_measure(html: str) -> None:
+    text = Page(html).text
+    assert text.count("0.344") == 12  # the embedding: four models, three targets and forms
+    assert text.count("0.812") == 12  # AUROC
+    assert text.count("1.46") == text.count("1.02") == 12  # compression, of labels and of control labels
+    assert text.count("0.44 (0.25 to 0.50)") == 8  # R², where the labels are numbers
+    assert text.count("0.50 / 0.12 / +0.38") == 24  # capacity: two families
+    assert "standard deviation" not in text
+
+
+def test_several_draws_are_shown_with_their_spread(tmp_path: Path) -> None:
+    results, tables = make_study(tmp_path)
+    for line in results["tables"]["probes"]:
+        line |= {"seeds": 3, "seed_spread": 0.0625}
+    write_report(tmp_path, results, tables)
+    text = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
+    assert text.count("0.062") == 12 and "the spread is the standard deviation" in text
+
+
+def test_a_ratio_is_only_shown_above_the_controls(html: str) -> None:
+    text = Page(html).text
+    assert text.count("0.47 (0.20 to 0.80)") == 6  # the code form of two tasks in three directions
+    assert text.count("not above the controls") == 2  # prose, but one direction was not mapped
+    assert text.count("0.59 (0.30 to 0.90)") == 4  # the form left out, by every model
+
+
+def test_interventions_show_what_they_did(html: str) -> None:
+    text = Page(html).text
+    assert text.count("−0.50 (−0.70 to −0.30)") == text.count("−0.60 (−0.80 to −0.40)") == 4
+    assert "0.58 → 0.42 (0.57)" in text and "0.19 → 0.75 (0.20)" in text
+    assert text.count("code, removal: in 2 of 2 targets and forms") == 2  # among the findings and in its section
+
+
+def test_names_from_a_user_come_through_as_text(tmp_path: Path) -> None:
+    results, tables = make_study(tmp_path)
+    for name, lines in results["tables"].items():
+        tables[name] = tables[name].replace({"form": {"code": HOSTILE}})
+        for line in lines:
+            named = {key: HOSTILE for key in ("family", "source_forms", "why_dropped") if line.get(key)}
+            line |= named | ({"form": HOSTILE} if line.get("form") == "code" else {})
+    write_report(tmp_path, results, tables)
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert HOSTILE not in html
+    read = Page(html)
+    assert read.text.count(HOSTILE) > 20
+    assert sum(HOSTILE in str(image["alt"]) for image in read.attributes("img")) == 7  # all but transfer
+
+
+def test_other_forms_than_code_and_prose_are_named_as_forms(tmp_path: Path) -> None:
+    results, tables = make_study(tmp_path)
+    write_report(tmp_path, results, tables)
+    assert "Between code and prose" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    results["tables"]["probes"][-1]["form"] = "Finnish"
+    write_report(tmp_path, results, tables)
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Between forms" in html and "between code and prose" not in html
 
 
 @pytest.mark.parametrize(
-    "absent", [("patching",), ("patching", "retention"), ("transfer",), ("scores",), ("comparisons", "examples")]
+    "absent",
+    [
+        ("patching",),
+        ("patching", "retention"),
+        ("transfer",),
+        ("scores",),
+        ("comparisons", "examples"),
+        ("difficulty", "capacity", "layers", "left_out", "mapped", "interventions"),
+    ],
 )
 def test_a_study_may_lack_a_part(tmp_path: Path, absent: tuple[str, ...]) -> None:
     results, tables = make_study(tmp_path)
@@ -129,8 +201,15 @@ def test_a_study_may_lack_a_part(tmp_path: Path, absent: tuple[str, ...]) -> Non
     if "comparisons" in absent:
         results |= {"findings": [], "calibration": None}
     written = {path.stem for path in write_report(tmp_path, results, tables)}
-    assert not any(path.startswith(absent) for path in written)
-    Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    gone = {"layers": "between-layers"}  # the figure called layers is that of the probes
+    assert not any(path.startswith(tuple(gone.get(name, name) for name in absent)) for path in written)
+    text = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
+    if "interventions" in absent:
+        assert (
+            "No probe’s directions were changed in this study" in text
+            and "No map between the models was fitted" in text
+        )
+        assert "By difficulty" not in text and "form left out" not in text and "larger capacity" not in text
 
 
 def test_a_study_without_null_says_so(tmp_path: Path) -> None:
@@ -147,7 +226,7 @@ def test_a_map_of_an_earlier_study_goes_away(tmp_path: Path) -> None:
     assert not list((tmp_path / "figures").glob("patching-*"))
 
 
-@pytest.mark.parametrize("name", ["style.css", "report.html.jinja", "figures.py"])
+@pytest.mark.parametrize("name", ["style.css", "causal.html.jinja", "figures.py"])
 def test_another_look_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     shutil.copytree(page.HERE, tmp_path / "report")
     before = look()

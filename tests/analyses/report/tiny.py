@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-
 from tiny_evidence import evidence
 
 from analyses.study.results import examples, results
@@ -78,7 +77,8 @@ def _probe(role: str, place: tuple[str, str, str], site: str) -> dict[str, Any]:
     return {
         "model": role, "task": task, "target": target, "form": form, "site": site, "n_train": 20, "n_test": 10,
         "n_classes": 4, "score": score, "low": score - 0.1, "high": score + 0.1, "macro_f1": score, "auroc": 0.8125,
-        "r2": 0.4375 if target == "depth" else None, "r2_low": 0.25, "r2_high": 0.5, "spearman": 0.625, "control": 0.3, "control_seen": 1.0,
+        "r2": 0.4375 if target == "depth" else None, "r2_low": 0.25, "r2_high": 0.5, "spearman": 0.625, "control": 0.3,
+        "control_seen": 1.0,
         "selectivity": score - 0.3, "selectivity_low": score - 0.4, "selectivity_high": score - 0.2, "majority": 0.25,
         "bag_of_tokens": 0.5, "token": 0.25, "position": 0.25, "chosen": site != "embed", "embedding": 0.34375,
         "codelength": 41.0, "compression": 1.46, "control_compression": 1.02, "seeds": 1, "seed_spread": None,
