@@ -223,6 +223,7 @@ def _random_model(config: Any, spec: ModelSpec) -> PreTrainedModel:
 
 
 def check_device(name: str) -> None:
+    """Raise :class:`TwinprobeError` unless torch knows the device and it is there."""
     import torch
 
     try:

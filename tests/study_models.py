@@ -30,6 +30,13 @@ strengths = [0.01]
 prompts = 20
 items = 6
 check_exact = 1
+[interventions]
+prompts = 8
+draws = 2
+[mapping]
+passages = 5
+characters = 150
+draws = 2
 [scores]
 passages = 6
 characters = 200

@@ -21,6 +21,11 @@ FILES = (
     "analyses/study/embedded.toml",
     "analyses/pretraining/twins.toml",
     "analyses/report/report.html.jinja",
+    "analyses/report/causal.html.jinja",
+    "analyses/report/layers.html.jinja",
+    "analyses/report/methods.html.jinja",
+    "analyses/report/transfer.html.jinja",
+    "analyses/study/full.toml",
     "analyses/report/style.css",
 )
 MODULES = sorted(

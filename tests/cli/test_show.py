@@ -12,7 +12,7 @@ from calling import done, refused, twinprobe
 from activations.pairs import load_pairs
 from activations.sites import DESCRIPTIONS, parse_sites
 from activations.texts import Span, Text, write_texts
-from probes.tasks import TASKS
+from probes.tasks import SOURCES, TASKS
 
 
 def test_pairs_lists_every_pair() -> None:
@@ -45,7 +45,9 @@ def test_one_pair_is_shown_with_its_confounds_and_sources() -> None:
 def test_tasks_shows_an_example_of_every_form() -> None:
     shown = done(twinprobe("show", "tasks"))
     as_json = {task["name"]: task for task in json.loads(done(twinprobe("show", "tasks", "--json")))}
-    assert list(as_json) == list(TASKS)
+    assert list(as_json) == [*TASKS, *(f"{source}:PATH" for source in SOURCES)]
+    for source in SOURCES.values():
+        assert f"{source.name}:PATH  {source.summary}; PATH is {source.path}" in shown
     for name, task in TASKS.items():
         assert f"{name}: {task.summary}" in shown
         assert as_json[name]["causal"] == task.causal
