@@ -9,7 +9,7 @@ from analyses.report.words_decodable import place
 
 MIN_FOOLED = 0.1
 """An edit reached the probe when it fooled it in this share of prompts more than before, and than random edits did."""
-EDITS = {"remove": "removal", "steer": "push"}
+EDITS = {"remove": "removal", "steer": "steering"}
 """How the kinds of edit are called."""
 
 

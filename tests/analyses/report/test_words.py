@@ -80,13 +80,13 @@ def test_decodable_is_never_called_used(tmp_path: Path) -> None:
 def test_an_edit_counts_where_the_probe_read_its_label_and_was_fooled() -> None:
     tables = make_tables()
     edits, probes = records(tables["interventions"]), records(tables["probes"])
-    base, push, code, _ = used(edits, probes)
+    base, steering, code, _ = used(edits, probes)
     assert base.startswith(
         "base, removal: in 2 of 2 targets and forms the probe read its label and the edit fooled it."
     )
     assert "In 0 of these" in base and base.endswith("in 2 the label is decodable, but not seen to be used there.")
     assert "In 2 of these the answer’s lead fell beyond random directions (by chance in about 0.1)." in code
-    assert push.startswith("base, push: in none of 2 targets and forms did") and "nothing follows" in push
+    assert steering.startswith("base, steering: in none of 2 targets and forms did") and "nothing follows" in steering
     blind = [{**line, "low": line["majority"]} for line in probes]
     assert not telling(edits, blind)
     assert all("in none of 2" in said for said in used(edits, blind))

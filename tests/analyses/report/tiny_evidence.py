@@ -68,7 +68,7 @@ def _mapped(target: str, form: str) -> dict[str, Any]:
 
 
 def _edit(role: str, kind: str, task: str) -> dict[str, Any]:
-    """Binding has no prompt. A removal fools the probe and lowers code's answers only; a push hardly fools it."""
+    """Binding has no prompt. A removal fools the probe and lowers code's answers only; steering hardly fools it."""
     if task == "binding":
         return {"prompts": 0, "dropped": 7, "why_dropped": WHY}
     change = -0.5 if role == "code" else 0.0
