@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from activations.errors import TwinprobeError
-from activations.features import SiteFeatures
 from activations.store import ActivationStore
 from activations.texts import Text
 from probes.labels import about_rows
@@ -36,8 +35,12 @@ class FormRows:
 
     def at(self, site: str) -> Rows:
         """The rows at one site; the two of a relation lie side by side."""
-        found = SiteFeatures(self.store, self.rows.ravel())[site]
-        return Rows(found.reshape(len(self.rows), -1), self.about)
+        return rows_at(self.store, site, self.rows, self.about)
+
+
+def rows_at(store: ActivationStore, site: str, numbers: npt.NDArray[np.int64], about: RowLabels) -> Rows:
+    """Rows of a store at one site by their numbers, ``[n]``, or ``[n, 2]`` for two side by side."""
+    return Rows(store.read(site, numbers.ravel()).reshape(len(numbers), -1), about)
 
 
 def labelled_texts(items: Sequence[Item]) -> list[Text]:

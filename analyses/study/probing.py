@@ -13,7 +13,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from activations.capturing import capture
-from activations.features import SiteFeatures
 from activations.models import LoadedModel
 from activations.store import ActivationStore
 from analyses.study.stages import Tables
@@ -26,8 +25,8 @@ from probes.resumable import SCORES
 from probes.rows import Rows
 from probes.seeds import pool_seeds
 from probes.softmax import one_blas_thread
-from probes.sweep import Problem, best_layer, probe_site
-from probes.task_rows import labelled_texts
+from probes.sweep import Problem, probe_site
+from probes.task_rows import labelled_texts, rows_at
 from probes.tasks.items import Item, Task
 from probes.transfer import transfer
 
@@ -131,8 +130,7 @@ class Swept:
 
     def rows(self, store: ActivationStore, site: str) -> Rows:
         """The problem's rows at ``site``."""
-        numbers = self.problem.rows
-        return Rows(SiteFeatures(store, numbers.ravel())[site].reshape(len(numbers), -1), self.problem.about)
+        return rows_at(store, site, self.problem.rows, self.problem.about)
 
 
 def _chosen_sites(problems: Sequence[Problem], results: Sequence[list[ProbeResult]]) -> list[str]:
@@ -142,7 +140,7 @@ def _chosen_sites(problems: Sequence[Problem], results: Sequence[list[ProbeResul
     for place in dict.fromkeys(places):
         own = [found for other, found in zip(places, results, strict=True) if other == place]
         scores = np.mean([[result.dev_score for result in found] for found in own], axis=0)
-        chosen[place] = best_layer(own[0]).site if len(own) == 1 else own[0][int(np.argmax(scores))].site
+        chosen[place] = own[0][int(np.argmax(scores))].site
     return [chosen[place] for place in places]
 
 

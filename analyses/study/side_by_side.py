@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import queue
+import signal
 import threading
 import time
 from collections.abc import Sequence
@@ -78,6 +79,7 @@ def _begin(told: Any, threads: int, parent: int) -> None:
     """Prepare a worker: its share of the cores, and an end when the study's own process is gone."""
     global _told
     _told = told
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt reaches every process; the study's own answers it
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read once, when torch is imported
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
