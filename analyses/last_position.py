@@ -17,6 +17,7 @@ from activations.engines.hooks import editing
 from activations.inputs import batches, pad, pad_id
 from activations.models import LoadedModel
 from activations.sites import Site
+from analyses.same_logits import same_logits
 
 if TYPE_CHECKING:
     import torch
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 MAX_TOKENS = 2048
 """Padded tokens of the prompts that are run together; bounds memory, and with it the logits of all their variants."""
-TOLERANCE = {4: 1e-4, 2: 3e-2}
-"""Largest difference from the full pass by bytes per number of the logits, in units of the largest logit (at least 1)."""
 KERNELS = ("sdpa", "eager")
 """Attention kernels that take a mask of their own for every query."""
 
@@ -81,14 +80,9 @@ def shares_prefix(loaded: LoadedModel, prompts: Sequence[Sequence[int]], edit: E
     except (_NotKeysAndValues, AttributeError, RuntimeError, TypeError, ValueError):
         return False  # an error that is not of this route's making comes up again in the full pass
     return all(
-        _close(logits, _full(loaded, prompts, edit, number).logits[0])
+        same_logits(logits, _full(loaded, prompts, edit, number).logits[0])
         for logits, number in zip(together, numbers, strict=True)
     )
-
-
-def _close(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    scale = max(1.0, float(expected.abs().max()))
-    return float((found - expected).abs().max()) <= scale * TOLERANCE[min(4, expected.dtype.itemsize)]
 
 
 def _shared(loaded: LoadedModel, prompts: Sequence[Sequence[int]], edit: Edit, numbers: list[int]) -> EditedRuns:

@@ -131,10 +131,11 @@ def _climb(loaded: LoadedModel, corrupted: Run, donor: torch.Tensor, cells: Sequ
             states = torch.cat([states, fresh]) if len(states) else fresh
         args, kwargs = corrupted.calls[layer]
         states = first_tensor(loaded.module(f"blocks.{layer}")(states, *args, **kwargs))
-    return _head(loaded, states[:, -1:])[:, 0]
+    return head_logits(loaded, states[:, -1:])[:, 0]
 
 
-def _head(loaded: LoadedModel, states: torch.Tensor) -> torch.Tensor:
+def head_logits(loaded: LoadedModel, states: torch.Tensor) -> torch.Tensor:
+    """Logits of states that leave the last block, with the model's own scaling and soft cap."""
     logits: torch.Tensor = loaded.module("unembed")(loaded.module("ln_final")(states))
     config = loaded.model.config.get_text_config()
     logits = logits / getattr(config, "logits_scaling", 1.0)  # Granite

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import _thread
 import json
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -92,25 +89,22 @@ def test_a_finished_design_is_not_trained_again(trained: Path, data: Path) -> No
     assert contents(trained) == before
 
 
-def interrupt_when(ready: Callable[[], bool]) -> threading.Thread:
-    """Press Ctrl-C, so to speak, as soon as something is so."""
-
-    def wait() -> None:
-        give_up = time.monotonic() + 60
-        while not ready() and time.monotonic() < give_up:
-            time.sleep(0.005)
-        _thread.interrupt_main()
-
-    thread = threading.Thread(target=wait, daemon=True)
-    thread.start()
-    return thread
-
-
-def test_an_interrupted_training_goes_on_to_the_same_weights(trained: Path, data: Path, tmp_path: Path) -> None:
+def test_an_interrupted_training_goes_on_to_the_same_weights(
+    trained: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = ("pretrain", data / "design.toml", "--data-dir", data, "--out", tmp_path / "toy", "--only", "code")
-    thread = interrupt_when((tmp_path / "toy" / "code" / "checkpoint.pt").exists)
+    original = Path.replace
+
+    def pressed_after_a_checkpoint(self: Path, target: Path) -> Path:
+        """Press Ctrl-C, so to speak, as soon as the first checkpoint is there."""
+        placed = original(self, target)
+        if Path(target).name == "checkpoint.pt":
+            monkeypatch.undo()
+            _thread.interrupt_main()
+        return placed
+
+    monkeypatch.setattr(Path, "replace", pressed_after_a_checkpoint)
     cut = twinprobe(*words)
-    thread.join()
     assert cut.code == 130
     assert cut.err.splitlines()[-1] == "Interrupted; run the same command again to go on."
     assert "Traceback" not in cut.err

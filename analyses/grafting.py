@@ -1,0 +1,156 @@
+"""What each part of a model brings: its behaviour with parts grafted from its counterpart, and on the way between the two.
+
+Grafting takes some parts' weights from the other model, in both directions; interpolation takes all weights a share of
+the way (Frankle et al. 2020, "Linear Mode Connectivity and the Lottery Ticket Hypothesis"; Wortsman et al. 2022, "Robust
+fine-tuning of zero-shot models"). A part whose graft brings the answer holds something that the rest of the host can use.
+One whose graft takes it away need not: a donor's part may only make sense among the donor's others. The control is a donor
+that never saw code (the pair's null model): where its grafts do the same harm, the harm says nothing about code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import pandas as pd
+
+from activations.errors import TwinprobeError
+from activations.models import LoadedModel
+from analyses.last_logits import last_logits
+from analyses.mixing import check_mixing, mix, parts
+from analyses.prompts import Prompt
+from probes.metrics import mean_intervals
+
+UNTOUCHED = "none"
+"""The graft that is none: the host as it is."""
+MEASURED = {"right": "accuracy", "logit_difference": "logit_difference"}
+"""The measures of a prompt, and what their means are called."""
+
+
+def single_parts(loaded: LoadedModel) -> list[tuple[str, ...]]:
+    """Every part alone, as grafts."""
+    return [(part,) for part in parts(loaded)]
+
+
+def graft(
+    base: LoadedModel, code: LoadedModel, prompts: Sequence[Prompt], grafts: Sequence[Sequence[str]]
+) -> pd.DataFrame:
+    """Answers of each model to every prompt, untouched and with each graft (a set of parts) from the other.
+
+    ``prompts`` are both models' (:func:`analyses.compatibility.shared_prompts`). The models are left as they were found.
+
+    Returns:
+        One line per host (``base`` or ``code``: the model that is grafted into), graft (its parts joined by ``+``;
+        ``none`` for the untouched host) and prompt, with the columns of :func:`answers` and what the graft changed:
+        right_change, logit_difference_change.
+
+    Raises:
+        TwinprobeError: the models are not compatible or differ in more than their weights, or a part is not known.
+    """
+    _check(base, code, prompts)
+    frames = []
+    for name, host, donor in (("base", base, code), ("code", code, base)):
+        before = answers(host, prompts)
+        frames.append(_changes(before, before).assign(host=name, graft=UNTOUCHED))
+        for taken in dict.fromkeys(map(tuple, grafts)):
+            after = answers(mix(host, donor, dict.fromkeys(taken, 1.0)), prompts)
+            frames.append(_changes(after, before).assign(host=name, graft="+".join(taken)))
+    return pd.concat(frames, ignore_index=True)
+
+
+def interpolate(
+    base: LoadedModel, code: LoadedModel, prompts: Sequence[Prompt], alphas: Sequence[float]
+) -> pd.DataFrame:
+    """Answers to every prompt with all weights ``(1 - alpha) * base + alpha * code``.
+
+    Returns:
+        One line per alpha and prompt, with the columns of :func:`answers` and what changed from ``base``:
+        right_change, logit_difference_change.
+
+    Raises:
+        TwinprobeError: the models are not compatible or differ in more than their weights, or an alpha is
+            missing or not in 0 to 1.
+    """
+    _check(base, code, prompts)
+    if not alphas:
+        raise TwinprobeError("no alphas to interpolate at; expected at least one number from 0 to 1")
+    before = answers(base, prompts)
+    frames = []
+    for alpha in dict.fromkeys(alphas):
+        after = answers(mix(base, code, dict.fromkeys(parts(base), alpha)), prompts)
+        frames.append(_changes(after, before).assign(alpha=alpha))
+    return pd.concat(frames, ignore_index=True)
+
+
+def answers(loaded: LoadedModel, prompts: Sequence[Prompt]) -> pd.DataFrame:
+    """How a model answers both texts of every prompt, one line per prompt.
+
+    Returns:
+        item, group, difficulty; of each text whether the model prefers its answer among the candidates (clean_right,
+        corrupted_right) and the logit of the clean answer minus that of the contrast (clean, corrupted); right: whether
+        it is right in both; logit_difference: in favour of the text's own answer, mean of the two texts.
+    """
+    frame = pd.DataFrame(
+        {name: [getattr(prompt, name) for prompt in prompts] for name in ("item", "group", "difficulty")}
+    )
+    # In one call, as both texts of a prompt have one length and run together.
+    texts = [*(prompt.clean for prompt in prompts), *(prompt.corrupted for prompt in prompts)]
+    right, difference = {}, {}
+    for number, logits in last_logits(loaded, texts):
+        prompt = prompts[number % len(prompts)]
+        right[number] = prompt.right(logits, corrupted=number >= len(prompts))
+        difference[number] = float(prompt.logit_difference(logits))
+    for start, name in ((0, "clean"), (len(prompts), "corrupted")):
+        numbers = range(start, start + len(prompts))
+        frame[f"{name}_right"] = [right[number] for number in numbers]
+        frame[name] = [difference[number] for number in numbers]
+    return frame.assign(
+        right=frame.clean_right & frame.corrupted_right, logit_difference=(frame.clean - frame.corrupted) / 2
+    )
+
+
+def summary(
+    rows: pd.DataFrame,
+    by: Sequence[str],
+    *,
+    clusters: Literal["item", "group"],
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Means over the prompts of each setting, with 95% intervals that resample clusters.
+
+    ``by`` names the columns of a setting: host and graft, or alpha.
+
+    Returns:
+        Those columns; prompts, clusters; accuracy (right in both texts), accuracy_clean, accuracy_corrupted;
+        logit_difference; accuracy_change and logit_difference_change, paired by prompt with the untouched host. All
+        but the accuracies of one text come with ``_low`` and ``_high``.
+    """
+    lines = []
+    for setting, part in rows.groupby(list(by), sort=False):
+        line: dict[str, Any] = {
+            **dict(zip(by, setting, strict=True)), "prompts": len(part), "clusters": part[clusters].nunique(),
+            "accuracy_clean": part.clean_right.mean(), "accuracy_corrupted": part.corrupted_right.mean(),
+        }  # fmt: skip
+        columns = {column + change: name + change for change in ("", "_change") for column, name in MEASURED.items()}
+        intervals = mean_intervals(part[list(columns)].to_numpy(float), part[clusters], n_resamples, seed)
+        for name, interval in zip(columns.values(), intervals, strict=True):
+            line |= {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _check(base: LoadedModel, code: LoadedModel, prompts: Sequence[Prompt]) -> None:
+    if not prompts:
+        raise TwinprobeError(
+            "no prompts to answer; expected at least one, see the reasons for which items were dropped"
+        )
+    longest = max((prompt.clean for prompt in prompts), key=len)
+    check_mixing(base, code, longest)
+    check_mixing(code, base, longest)
+
+
+def _changes(after: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
+    """``after`` with what is changed from ``before``, the same prompts in the same order."""
+    changes = {f"{column}_change": after[column].astype(float) - before[column].astype(float) for column in MEASURED}
+    return after.assign(**changes)
