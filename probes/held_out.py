@@ -20,11 +20,12 @@ from sklearn.metrics import roc_auc_score
 from activations.errors import TwinprobeError, did_you_mean
 from probes.baselines import Baselines, majority_label
 from probes.estimators import STRENGTHS
+from probes.fitting import probe_site
 from probes.metrics import Interval
 from probes.regression import statistic_interval
 from probes.result import ProbeResult, scalars
 from probes.rows import RowLabels, Rows
-from probes.sweep import check_splits, probe_site
+from probes.sweep import check_splits
 from probes.transfer import MIN_GAIN, gain_ratio
 
 

@@ -18,12 +18,12 @@ from analyses.study.neutral import pair_tokens
 from analyses.study.stages import Tables
 from probes.baselines import Baselines
 from probes.controls import draw_control
+from probes.fitting import probe_site
 from probes.mapped_transfer import MappedTransfer, mapped_transfer
 from probes.procrustes import fit_maps
 from probes.result import ProbeResult
 from probes.rows import RowLabels
 from probes.softmax import one_blas_thread
-from probes.sweep import probe_site
 from probes.task_rows import FormRows, target_rows
 from probes.tasks.items import Item, Task
 

@@ -17,6 +17,7 @@ from activations.models import LoadedModel
 from activations.store import ActivationStore
 from analyses.study.stages import Tables
 from probes.baselines import baselines
+from probes.fitting import probe_site
 from probes.held_out import held_out_rows, leave_one_out
 from probes.metrics import cluster_bootstrap
 from probes.problems import BaselineCache, sweep_store, task_problems
@@ -25,7 +26,7 @@ from probes.resumable import SCORES
 from probes.rows import Rows
 from probes.seeds import pool_seeds
 from probes.softmax import one_blas_thread
-from probes.sweep import Problem, probe_site
+from probes.sweep import Problem
 from probes.task_rows import labelled_texts, rows_at
 from probes.tasks.items import Item, Task
 from probes.transfer import transfer
