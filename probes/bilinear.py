@@ -19,7 +19,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from probes.softmax import FloatArray, decompose, one_blas_thread
+from probes.softmax import FloatArray, decompose, likeliest, one_blas_thread, probabilities
 from probes.validated import check_count, check_positive, rows_and_classes
 
 #: Deviation of the logits that the fit starts from: off the saddle at zero, far from confident.
@@ -145,16 +145,11 @@ class BilinearProbe(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """The likeliest relation of every pair, ``[n]``."""
-        logits = self.decision_function(X)
-        chosen = (logits > 0).astype(int) if logits.ndim == 1 else logits.argmax(axis=1)
-        return np.asarray(self.classes_[chosen])
+        return likeliest(self.decision_function(X), self.classes_)
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Probability of every class, ``[n, k]``."""
-        logits = self.decision_function(X)
-        if logits.ndim == 1:
-            return np.stack([expit(-logits), expit(logits)], axis=1)
-        return np.asarray(softmax(logits, axis=1))
+        return probabilities(self.decision_function(X))
 
 
 class _Problem:

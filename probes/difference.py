@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from probes.softmax import moments, one_blas_thread
+from probes.softmax import likeliest, moments, one_blas_thread
 from probes.validated import rows_and_classes
 
 
@@ -79,6 +79,4 @@ class DifferenceInMeans(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """The label of the nearest class mean, ``[n]``."""
-        scores = self.decision_function(X)
-        chosen = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
-        return np.asarray(self.classes_[chosen])
+        return likeliest(self.decision_function(X), self.classes_)

@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from activations.errors import TwinprobeError
-from probes.softmax import Decomposition, Solution, decompose, one_blas_thread, solve_path
+from probes.softmax import Decomposition, Solution, decompose, likeliest, one_blas_thread, probabilities, solve_path
 
 #: Inverse regularisation strengths tried on dev, from strong to weak.
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -91,16 +90,11 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """The likeliest label of every row, ``[n]``."""
-        logits = self.decision_function(X)
-        chosen = (logits > 0).astype(int) if logits.ndim == 1 else logits.argmax(axis=1)
-        return np.asarray(self.classes_[chosen])
+        return likeliest(self.decision_function(X), self.classes_)
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Probability of every class, ``[n, k]``."""
-        logits = self.decision_function(X)
-        if logits.ndim == 1:
-            return np.stack([expit(-logits), expit(logits)], axis=1)
-        return np.asarray(softmax(logits, axis=1))
+        return probabilities(self.decision_function(X))
 
 
 def fit_path(

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from scipy.special import expit, softmax
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
@@ -144,6 +145,19 @@ def solve_path(
         raw = (weights @ data.axes.T) / data.scale
         solutions[int(index)] = Solution(raw, intercepts - raw @ data.mean, int(found.nit), bool(found.success))
     return [solutions[index] for index in range(len(strengths))]
+
+
+def likeliest(logits: NDArray[np.floating[Any]], classes: NDArray[Any]) -> NDArray[Any]:
+    """The class ``[n]`` with the highest of logits ``[n, k]``; of two classes by the sign of the second's, ``[n]``."""
+    chosen = (logits > 0).astype(int) if logits.ndim == 1 else logits.argmax(axis=1)
+    return np.asarray(classes[chosen])
+
+
+def probabilities(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Probability of every class ``[n, k]`` from logits ``[n, k]``, or from those of the second of two, ``[n]``."""
+    if logits.ndim == 1:
+        return np.stack([expit(-logits), expit(logits)], axis=1)
+    return np.asarray(softmax(logits, axis=1))
 
 
 def loss_and_gradient(
