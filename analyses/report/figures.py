@@ -69,7 +69,7 @@ def patching_map(patching: pd.DataFrame, task: str, form: str) -> Figure | None:
     """Mean recovery by layer and token role, base and code side by side, the second seed beside them where the table has it.
 
     Args:
-        patching: columns model, task, form, layer, role, recovery, items (:func:`analyses.patching_sweep.by_role`).
+        patching: columns model, task, form, layer, role, recovery, items (:func:`analyses.patching.sweep.by_role`).
         task: the task to draw.
         form: the form to draw.
 

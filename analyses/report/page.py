@@ -114,7 +114,7 @@ _TABLES = (
 
 
 def _min_gap() -> float:
-    from analyses.patching_sweep import MIN_GAP
+    from analyses.patching.sweep import MIN_GAP
 
     return MIN_GAP
 

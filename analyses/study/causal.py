@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from activations.models import LoadedModel
-from analyses.patching_sweep import by_role, patch_prompts
+from analyses.patching.sweep import by_role, patch_prompts
 from analyses.prompts import prompts
 from analyses.study.stages import Tables
 from probes.metrics import cluster_bootstrap

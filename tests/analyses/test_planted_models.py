@@ -15,7 +15,7 @@ from planted_models import GAIN, LAST, MODELS, TAKEN_BACK, Component, Planted, c
 from activations.engines.hooks import editing, forward
 from activations.models import load_model
 from activations.sites import Site
-from analyses.patching import check_head, run
+from analyses.patching.runs import check_head, run
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -23,7 +23,8 @@ from activations.engines.hooks import editing, reading
 from activations.errors import TwinprobeError
 from activations.models import LoadedModel
 from activations.sites import Site
-from analyses.attribution import (
+from analyses.attribution.gradients import Slopes
+from analyses.attribution.nodes import (
     DIRECTIONS,
     MAX_TOKENS,
     NODES,
@@ -34,8 +35,7 @@ from analyses.attribution import (
     per_head,
     run_pair,
 )
-from analyses.gradients import Slopes
-from analyses.patching import Run, run
+from analyses.patching.runs import Run, run
 from analyses.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ STREAM = ("resid_pre", "resid_mid", "resid_post")
 def attribute_star(
     loaded: LoadedModel, prompt: Prompt, *, names: Sequence[str] = (*NODES, *FIXED), grad_drop: bool = True
 ) -> pd.DataFrame:
-    """Estimate effects as :func:`analyses.attribution.attribute` does, with the QK fix for ``q`` and ``k``.
+    """Estimate effects as :func:`analyses.attribution.nodes.attribute` does, with the QK fix for ``q`` and ``k``.
 
     With ``grad_drop``, ``effect`` and ``recovery`` are magnitudes, as they are means of magnitudes. A layer's own
     components are averaged over the other layers. It costs one backward pass per layer.

@@ -10,7 +10,7 @@ import pytest
 
 from activations.errors import TwinprobeError
 from activations.models import LoadedModel, load_model, wrap
-from analyses.compatibility import check_compatible, incompatibility, shared_prompts
+from analyses.across.compatibility import check_compatible, incompatibility, shared_prompts
 from analyses.prompts import prompts
 from probes.tasks import TASKS
 from probes.tasks.items import Contrast, Form, Item

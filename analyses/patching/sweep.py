@@ -11,7 +11,7 @@ import pandas as pd
 
 from activations.models import LoadedModel
 from analyses.last_logits import last_logits
-from analyses.patching import Cell, Run, check_head, differing_cells, hooked_logits, patched_logits, run
+from analyses.patching.runs import Cell, Run, check_head, differing_cells, hooked_logits, patched_logits, run
 from analyses.prompts import Prompt
 from probes.metrics import cluster_bootstrap
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from conftest import ARCHITECTURES
-from test_patching import SMALL, other_model, state
+from test_runs import SMALL, other_model, state
 
 from activations.errors import TwinprobeError
-from analyses.mixing import check_mixing, mix, parts
+from analyses.across.mixing import check_mixing, mix, parts
 
 if TYPE_CHECKING:
     from conftest import MakeModel

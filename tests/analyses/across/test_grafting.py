@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_patching import state
 from test_patching_sweep import made_prompts
+from test_runs import state
 
 from activations.errors import TwinprobeError
-from analyses.grafting import UNTOUCHED, answers, graft, interpolate, single_parts, summary
+from analyses.across.grafting import UNTOUCHED, answers, graft, interpolate, single_parts, summary
 from analyses.prompts import Prompt
 from probes.metrics import cluster_bootstrap
 

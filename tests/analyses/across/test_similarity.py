@@ -17,7 +17,7 @@ from activations.errors import TwinprobeError
 from activations.models import LoadedModel, ModelSpec, load_model
 from activations.store import ActivationStore
 from activations.texts import Text
-from analyses.similarity import RANGES, cka, cosine, hsic, jackknife, procrustes, similarity_table
+from analyses.across.similarity import RANGES, cka, cosine, hsic, jackknife, procrustes, similarity_table
 from analyses.study.neutral import capture_neutral, neutral_texts
 
 if TYPE_CHECKING:

@@ -13,13 +13,13 @@ import pytest
 import torch
 from conftest import ARCHITECTURES, PARALLEL
 from linear_models import linearise, spread_attention
-from test_patching import CLEAN, CORRUPTED, WINDOWED, state
+from test_runs import CLEAN, CORRUPTED, WINDOWED, state
 
 from activations.engines.hooks import editing, forward
 from activations.errors import TwinprobeError
 from activations.sites import WITH_HEADS, Site
-from analyses.attribution import DIRECTIONS, METHODS, NODES, attribute
-from analyses.attribution_agreement import exact_effects, sample_cells
+from analyses.attribution.agreement import exact_effects, sample_cells
+from analyses.attribution.nodes import DIRECTIONS, METHODS, NODES, attribute
 from analyses.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def test_integrated_over_the_inputs_what_enters_adds_up_to_the_gap(tiny: Callabl
 
 def test_steps_in_parts_give_the_same(tiny: Callable[[str], LoadedModel], monkeypatch: pytest.MonkeyPatch) -> None:
     whole = attribute(tiny("llama"), PROMPT, method="ig-inputs", steps=7)
-    monkeypatch.setattr("analyses.attribution.MAX_TOKENS", 2 * LENGTH)
+    monkeypatch.setattr("analyses.attribution.nodes.MAX_TOKENS", 2 * LENGTH)
     parts = attribute(tiny("llama"), PROMPT, method="ig-inputs", steps=7)
     assert parts.effect.to_numpy() == pytest.approx(whole.effect.to_numpy(), abs=1e-5)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from activations.engines.shells import shell
 from activations.errors import TwinprobeError
 from activations.models import LoadedModel
-from analyses.compatibility import check_compatible
+from analyses.across.compatibility import check_compatible
 from analyses.last_logits import last_logits
 from analyses.same_logits import same_logits
 

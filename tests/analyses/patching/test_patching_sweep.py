@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from activations.texts import Span
-from analyses.patching import Cell, hooked_logits, run
-from analyses.patching_sweep import MIN_GAP, Patching, by_role, patch_prompts
+from analyses.patching.runs import Cell, hooked_logits, run
+from analyses.patching.sweep import MIN_GAP, Patching, by_role, patch_prompts
 from analyses.prompts import Prompt, prompts
 from probes.metrics import cluster_bootstrap
 from probes.tasks.items import Contrast, Form, Item

@@ -12,13 +12,13 @@ import pytest
 import torch
 from linear_models import linearise, spread_attention
 from test_attribution import LENGTH, PROMPT, always, patch_of, refused, slope_along
-from test_patching import CLEAN, CORRUPTED, state
+from test_runs import CLEAN, CORRUPTED, state
 
 from activations.engines.hooks import editing, forward, reading, run
 from activations.sites import Site
-from analyses.attribution import DIRECTIONS, NODES, attribute
-from analyses.attribution_agreement import agreement, exact_effects, sample_cells
-from analyses.attribution_star import attribute_star
+from analyses.attribution.agreement import agreement, exact_effects, sample_cells
+from analyses.attribution.nodes import DIRECTIONS, NODES, attribute
+from analyses.attribution.star import attribute_star
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,7 +106,7 @@ def test_other_sites_are_left_to_plain_attribution(tiny: Callable[[str], LoadedM
 
 def test_parts_of_the_keys_give_the_same(tiny: Callable[[str], LoadedModel], monkeypatch: pytest.MonkeyPatch) -> None:
     whole = attribute_star(tiny("qwen2"), PROMPT, names=["k"])
-    monkeypatch.setattr("analyses.attribution_star.MAX_TOKENS", 2 * LENGTH)
+    monkeypatch.setattr("analyses.attribution.star.MAX_TOKENS", 2 * LENGTH)
     parts = attribute_star(tiny("qwen2"), PROMPT, names=["k"])
     assert parts.effect.to_numpy() == pytest.approx(whole.effect.to_numpy(), abs=1e-5)
 

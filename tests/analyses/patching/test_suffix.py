@@ -10,16 +10,16 @@ import pytest
 import torch
 from conftest import ARCHITECTURES
 from test_last_position import UNSHARED
-from test_patching import CLEAN, CORRUPTED, FIRST_DIFFERENCE, SMALL, other_model, state
+from test_runs import CLEAN, CORRUPTED, FIRST_DIFFERENCE, SMALL, other_model, state
 
 from activations.engines.hooks import input_tensor
 from activations.engines.places import served
 from activations.errors import TwinprobeError
 from activations.sites import Site, parse_site
-from analyses import suffix
-from analyses.suffix import SITES, SiteCell, full_logits, has_suffixes, suffix_logits
-from analyses.suffix_lanes import lane_mask, lay_out, pack
-from analyses.suffix_recording import STREAM, Recording, record
+from analyses.patching import suffix
+from analyses.patching.lanes import lane_mask, lay_out, pack
+from analyses.patching.recording import STREAM, Recording, record
+from analyses.patching.suffix import SITES, SiteCell, full_logits, has_suffixes, suffix_logits
 
 if TYPE_CHECKING:
     from conftest import MakeModel

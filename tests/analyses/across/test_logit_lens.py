@@ -11,12 +11,12 @@ import pytest
 import torch
 from conftest import ARCHITECTURES
 from test_grafting import PLANTED, planted, planted_prompts
-from test_patching import state
 from test_patching_sweep import made_prompts
+from test_runs import state
 
 from activations.errors import TwinprobeError
-from analyses import logit_lens as module
-from analyses.logit_lens import by_layer, lens_logits, logit_lens
+from analyses.across import logit_lens as module
+from analyses.across.logit_lens import by_layer, lens_logits, logit_lens
 from probes.metrics import cluster_bootstrap
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ import pandas as pd
 
 from activations.errors import TwinprobeError
 from activations.models import LoadedModel
+from analyses.across.mixing import check_mixing, mix, parts
 from analyses.last_logits import last_logits
-from analyses.mixing import check_mixing, mix, parts
 from analyses.prompts import Prompt
 from probes.metrics import mean_intervals
 
@@ -37,7 +37,7 @@ def graft(
 ) -> pd.DataFrame:
     """Answers of each model to every prompt, untouched and with each graft (a set of parts) from the other.
 
-    ``prompts`` are both models' (:func:`analyses.compatibility.shared_prompts`). The models are left as they were found.
+    ``prompts`` are both models' (:func:`analyses.across.compatibility.shared_prompts`). The models are left as they were found.
 
     Returns:
         One line per host (``base`` or ``code``: the model that is grafted into), graft (its parts joined by ``+``;

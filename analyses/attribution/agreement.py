@@ -12,7 +12,7 @@ from activations.engines.hooks import editing, forward
 from activations.errors import TwinprobeError
 from activations.models import LoadedModel
 from activations.sites import WITH_HEADS, Site
-from analyses.attribution import DIRECTIONS
+from analyses.attribution.nodes import DIRECTIONS
 from analyses.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def exact_effects(loaded: LoadedModel, prompt: Prompt, cells: pd.DataFrame) -> N
     Args:
         loaded: a decoder; it is left as it was found.
         prompt: the contrast.
-        cells: lines of the table of :func:`analyses.attribution.attribute` for this prompt, each a patch of its own.
+        cells: lines of the table of :func:`analyses.attribution.nodes.attribute` for this prompt, each a patch of its own.
 
     Returns:
         One effect per line, in the order of the lines.

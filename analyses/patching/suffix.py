@@ -20,10 +20,10 @@ from activations.errors import TwinprobeError
 from activations.models import LoadedModel
 from activations.sites import Site
 from analyses.last_position import KERNELS
-from analyses.patching import head_logits
+from analyses.patching.lanes import lay_out, pack
+from analyses.patching.recording import STREAM, NoSuffixes, Recording, record
+from analyses.patching.runs import head_logits
 from analyses.same_logits import same_logits
-from analyses.suffix_lanes import lay_out, pack
-from analyses.suffix_recording import STREAM, NoSuffixes, Recording, record
 
 if TYPE_CHECKING:
     import torch

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 from test_attribution import LENGTH, PROMPT, difference, refused
-from test_patching import CLEAN, CORRUPTED, state
+from test_runs import CLEAN, CORRUPTED, state
 
 from activations.models import ModelSpec, load_model
-from analyses.attribution import attribute
-from analyses.attribution_agreement import Agreement, agreement, exact_effects, sample_cells
-from analyses.attribution_star import attribute_star
-from analyses.patching import Cell, hooked_logits, run
+from analyses.attribution.agreement import Agreement, agreement, exact_effects, sample_cells
+from analyses.attribution.nodes import attribute
+from analyses.attribution.star import attribute_star
+from analyses.patching.runs import Cell, hooked_logits, run
 from analyses.prompts import prompts
 from probes.tasks import get_task
 
@@ -72,7 +72,7 @@ def test_exact_effects_are_those_of_exact_patching(
         expected.append(float(PROMPT.logit_difference(logits) - PROMPT.logit_difference(recipient.logits)))
     assert np.abs(expected).max() > 0.1
     assert exact_effects(loaded, PROMPT, cells) == pytest.approx(expected, abs=1e-5)
-    monkeypatch.setattr("analyses.attribution_agreement.MAX_TOKENS", 2 * LENGTH)
+    monkeypatch.setattr("analyses.attribution.agreement.MAX_TOKENS", 2 * LENGTH)
     shuffled = cells.sample(frac=1, random_state=0)
     assert exact_effects(loaded, PROMPT, shuffled) == pytest.approx(np.array(expected)[shuffled.index], abs=1e-5)
     assert exact_effects(loaded, PROMPT, cells[:0]).shape == (0,)

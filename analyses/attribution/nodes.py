@@ -10,7 +10,7 @@ effect; the integrated variants average the gradient over a path between the run
 - ``ig-activations``: the site itself goes from one run to the other at all positions, the rest of the run follows
   (Marks et al. 2024, arXiv 2403.19647). Then the estimates of a site's cells add up to the effect of patching them all.
 
-Every estimate is to be reported beside its agreement with exact effects, see :mod:`analyses.attribution_agreement`.
+Every estimate is to be reported beside its agreement with exact effects, see :mod:`analyses.attribution.agreement`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from activations.engines.places import locate
 from activations.errors import TwinprobeError, did_you_mean
 from activations.models import LoadedModel
 from activations.sites import KV_HEADS, WITH_HEADS, Site
-from analyses.gradients import Slopes, differentiate
+from analyses.attribution.gradients import Slopes, differentiate
 from analyses.prompts import Prompt
 
 if TYPE_CHECKING:

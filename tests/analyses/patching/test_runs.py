@@ -13,8 +13,8 @@ from conftest import ARCHITECTURES
 
 from activations.errors import TwinprobeError
 from activations.models import fingerprint
-from analyses import patching
-from analyses.patching import Cell, Run, check_head, differing_cells, hooked_logits, patched_logits, run
+from analyses.patching import runs
+from analyses.patching.runs import Cell, Run, check_head, differing_cells, hooked_logits, patched_logits, run
 
 if TYPE_CHECKING:
     from conftest import MakeModel
@@ -137,7 +137,7 @@ def test_cells_in_chunks_and_in_any_order_give_the_same(
     handle = last.register_forward_pre_hook(
         lambda _m, args, kwargs: sizes.append(len(args[0] if args else kwargs["hidden_states"])), with_kwargs=True
     )
-    monkeypatch.setattr(patching, "MAX_ROW_TOKENS", row_tokens)
+    monkeypatch.setattr(runs, "MAX_ROW_TOKENS", row_tokens)
     chunked = case.patch([case.cells[index] for index in order])
     handle.remove()
     assert error(chunked, whole[order]) < 1e-5

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from activations.engines.hooks import first_tensor, input_tensor, reading
 from activations.models import LoadedModel
 from activations.sites import Site
-from analyses.patching import run
-from analyses.suffix_lanes import Lanes, at_positions, lane_mask
+from analyses.patching.lanes import Lanes, at_positions, lane_mask
+from analyses.patching.runs import run
 
 if TYPE_CHECKING:
     import torch
@@ -88,7 +88,7 @@ def record(loaded: LoadedModel, ids: Sequence[int], sites: Sequence[Site] = (), 
         loaded: a decoder; it is left as it was found, also after an error.
         ids: the prompt.
         sites: sites without heads.
-        suffixes: also keep keys and values (see :func:`analyses.suffix.has_suffixes`).
+        suffixes: also keep keys and values (see :func:`analyses.patching.suffix.has_suffixes`).
 
     Raises:
         NoSuffixes: there are no keys and values of every position to keep.

@@ -1,0 +1,1 @@
+"""One model of a pair against the other: patching across, grafting weights, similarity."""

@@ -1,0 +1,1 @@
+"""Attribution: estimates of what patching would do, from gradients."""

@@ -1,0 +1,1 @@
+"""Circuits: edges between components, direct paths, and what a part of them suffices for."""

@@ -1,0 +1,1 @@
+"""Exact activation patching."""
