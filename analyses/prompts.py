@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 OTHER_ROLE = "other"
+CLEAN, CORRUPTED = 0, 1
+"""The two runs of a prompt, where they come in pairs."""
+DIRECTIONS = {"denoising": (CORRUPTED, CLEAN), "noising": (CLEAN, CORRUPTED)}
+"""The run that is patched, and the one that gives."""
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from activations.engines.hooks import editing, forward
 from activations.errors import TwinprobeError
 from activations.models import LoadedModel
 from activations.sites import WITH_HEADS, Site
-from analyses.attribution.nodes import DIRECTIONS
-from analyses.prompts import Prompt
+from analyses.prompts import DIRECTIONS, Prompt
 
 if TYPE_CHECKING:
     import torch

@@ -27,7 +27,7 @@ from activations.errors import TwinprobeError, did_you_mean
 from activations.models import LoadedModel
 from activations.sites import KV_HEADS, WITH_HEADS, Site
 from analyses.attribution.gradients import Slopes, differentiate
-from analyses.prompts import Prompt
+from analyses.prompts import CLEAN, CORRUPTED, DIRECTIONS, Prompt
 
 if TYPE_CHECKING:
     import torch
@@ -35,10 +35,6 @@ if TYPE_CHECKING:
 
 NODES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z")
 METHODS = ("atp", "ig-inputs", "ig-activations")
-CLEAN, CORRUPTED = 0, 1
-"""The rows of a pair of runs."""
-DIRECTIONS = {"denoising": (CORRUPTED, CLEAN), "noising": (CLEAN, CORRUPTED)}
-"""The run that is patched, and the one that gives."""
 MAX_TOKENS = 2048
 """Tokens whose gradients are taken together; bounds memory however many steps are asked for."""
 

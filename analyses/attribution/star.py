@@ -25,7 +25,6 @@ from activations.models import LoadedModel
 from activations.sites import Site
 from analyses.attribution.gradients import Slopes
 from analyses.attribution.nodes import (
-    DIRECTIONS,
     MAX_TOKENS,
     NODES,
     Key,
@@ -36,7 +35,7 @@ from analyses.attribution.nodes import (
     run_pair,
 )
 from analyses.patching.runs import Run, run
-from analyses.prompts import Prompt
+from analyses.prompts import DIRECTIONS, Prompt
 
 if TYPE_CHECKING:
     import torch

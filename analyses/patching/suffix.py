@@ -1,9 +1,9 @@
 """Exact patching by suffixes: of every patched run, only what the patch can change is computed.
 
 A patch at a layer and a position changes that layer and those above it, from that position on; earlier positions' keys
-and values are the corrupted run's. The suffixes of all cells climb through the blocks in one batch, packed into lanes of
-one width, which each joins at its layer. Only last positions are unembedded, and a cell that puts in what the corrupted
-run has there anyway has the corrupted run's logits.
+and values are those of the run that is patched. The suffixes of all cells climb through the blocks in one batch, packed
+into lanes of one width, which each joins at its layer. Only last positions are unembedded, and a cell that puts in what
+the run has there anyway has the run's own logits.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from activations.errors import TwinprobeError
 from activations.models import LoadedModel
 from activations.sites import Site
 from analyses.last_position import KERNELS
+from analyses.patching.head import head_logits
 from analyses.patching.lanes import lay_out, pack
 from analyses.patching.recording import STREAM, NoSuffixes, Recording, record
-from analyses.patching.runs import head_logits
 from analyses.same_logits import same_logits
 
 if TYPE_CHECKING:
@@ -34,87 +34,127 @@ MAX_TOKENS = 16_384
 MAX_SEEN = 65_536
 """Keys in one block call, every lane's copy of the earlier ones included; bounds memory where a long prompt ends in short
 suffixes."""
+MAX_LOGITS = 2**26
+"""Numbers in the logits of the cells that are run together, a quarter of a gigabyte in float32."""
 SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "q", "k", "v", "mlp_post")
 READ_LATER = ("resid_pre", "k", "v")
 """Sites that the last position of the same layer reads at earlier positions; others of the last layer nothing reads."""
 
 
 @dataclass(frozen=True, eq=False)
-class SiteCell:
-    """One patch: the activation at ``site`` (or at one head of it) is replaced at ``positions`` by ``values``."""
+class Patch:
+    """The activation at ``site`` is replaced at ``positions`` by ``values``.
+
+    Of a site with a head, only that head's columns are; ``columns`` chooses other ones, such as a group of neurons.
+    """
 
     site: Site
     positions: tuple[int, ...]
     values: Float[torch.Tensor, "pos width"]
+    columns: slice | None = None
+
+
+Cell = tuple[Patch, ...]
+"""What is replaced in one run; several patches where a window of layers is replaced together."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Climber:
-    """What a cell changes, and where its run departs from the corrupted one: at position ``first``, under block ``depth``.
+class _Put:
+    """A patch whose site is without a head, whose columns are ``columns``."""
 
-    ``site`` is without a head, whose columns are ``columns``.
-    """
-
-    number: int
     site: Site
     columns: slice
     positions: tuple[int, ...]
     values: torch.Tensor
+
+    @property
+    def depth(self) -> int:
+        """The block that it is felt in, or under which it lies in the residual stream."""
+        assert self.site.layer is not None
+        return self.site.layer + (self.site.name == "resid_post")
+
+
+@dataclass(frozen=True, eq=False)
+class _Climber:
+    """What a cell changes, and where its run departs from the patched one: at position ``first``, under block ``depth``."""
+
+    number: int
+    puts: tuple[_Put, ...]
     first: int
     depth: int
 
 
 @dataclass(frozen=True, eq=False)
-class _Joining:
-    """A suffix in a batch: its lane, and how far its slots are from its positions."""
+class _Placed:
+    """A patch of a suffix in a batch: its lane, and how far its slots are from its positions."""
 
-    climber: _Climber
+    put: _Put
     row: int
     offset: int
 
 
-def suffix_logits(
-    loaded: LoadedModel, corrupted: Recording, cells: Sequence[SiteCell]
-) -> Float[torch.Tensor, "cell vocab"]:
-    """Logits at the last position of the corrupted prompt, once per cell.
-
-    Args:
-        loaded: the model; it is left as it was found, also after an error.
-        corrupted: the run that is patched, recorded at the sites of the cells.
-        cells: the patches; each is a run of its own.
-
-    Raises:
-        TwinprobeError: a cell's site cannot be patched or was not recorded, or its values do not fit there.
-    """
-    import torch
-
-    out = corrupted.logits.repeat(len(cells), 1)
-    climbers = [found for number, cell in enumerate(cells) if (found := _climber(loaded, corrupted, number, cell))]
-    with torch.inference_mode():
-        width = len(corrupted.ids) - min((climber.first for climber in climbers), default=0)
-        lanes = _lanes(climbers, len(corrupted.ids), width)
-        size = max(1, min(MAX_TOKENS // width, MAX_SEEN // (len(corrupted.ids) + width)))
-        for start in range(0, len(lanes), size):
-            batch = lanes[start : start + size]
-            numbers = [climber.number for lane in batch for climber in lane]
-            out[numbers] = _climb(loaded, corrupted, batch, width)
+def suffix_logits(loaded: LoadedModel, patched: Recording, cells: Sequence[Cell]) -> Float[torch.Tensor, "cell vocab"]:
+    """Logits at the last position of the patched prompt, once per cell; arguments and errors as of :func:`suffix_batches`."""
+    out = patched.logits.repeat(len(cells), 1)
+    for numbers, logits in suffix_batches(loaded, patched, cells):
+        out[numbers] = logits
     return out
 
 
-def full_logits(loaded: LoadedModel, ids: Sequence[int], cell: SiteCell) -> Float[torch.Tensor, "... vocab"]:
-    """The same for one cell by a plain forward pass over the prompt with a hook, to check against."""
+def suffix_batches(
+    loaded: LoadedModel, patched: Recording, cells: Sequence[Cell]
+) -> Iterator[tuple[list[int], Float[torch.Tensor, "cell vocab"]]]:
+    """Numbers of cells and the logits at the last position of the prompt after each, in no particular order.
+
+    Cells that put in what the run has there anyway are left out: theirs are the run's own logits.
+
+    Args:
+        loaded: the model; it is left as it was found, also after an error.
+        patched: the run that is patched, recorded at the sites of the cells.
+        cells: what is replaced; each is a run of its own.
+
+    Raises:
+        TwinprobeError: a site cannot be patched or was not recorded, or values do not fit there.
+    """
+    climbers = [found for number, cell in enumerate(cells) if (found := _climber(loaded, patched, number, cell))]
+    width = len(patched.ids) - min((climber.first for climber in climbers), default=0)
+    for batch in _batches(_lanes(climbers, len(patched.ids), width), patched, width):
+        yield [climber.number for lane in batch for climber in lane], _climb(loaded, patched, batch, width)
+
+
+def _batches(lanes: Sequence[list[_Climber]], patched: Recording, width: int) -> Iterator[list[list[_Climber]]]:
+    """Lanes that are run together, as many as the limits allow; at least one."""
+    size = max(1, min(MAX_TOKENS // width, MAX_SEEN // (len(patched.ids) + width)))
+    room = MAX_LOGITS // patched.logits.shape[-1]
+    batch: list[list[_Climber]] = []
+    for lane in lanes:
+        if batch and (len(batch) == size or sum(map(len, batch)) + len(lane) > room):
+            yield batch
+            batch = []
+        batch.append(lane)
+    if batch:
+        yield batch
+
+
+def full_logits(loaded: LoadedModel, ids: Sequence[int], cell: Cell) -> Float[torch.Tensor, "... vocab"]:
+    """The same for one cell by a plain forward pass over the prompt with hooks, to check against."""
     import torch
 
-    columns = locate(loaded, cell.site).columns
+    tokens = torch.tensor([list(ids)], device=loaded.device)
+    with torch.inference_mode(), ExitStack() as stack:
+        for patch in cell:
+            put = _as_put(loaded, patch)
+            stack.enter_context(editing(loaded, put.site, _replacing(put)))
+        return loaded.model(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False).logits[0, -1]
 
-    def put(tensor: torch.Tensor) -> torch.Tensor:
+
+def _replacing(put: _Put) -> Edit:
+    def edit(tensor: torch.Tensor) -> torch.Tensor:
         changed = tensor.clone()
-        changed[:, list(cell.positions), columns] = cell.values.to(tensor)
+        changed[:, list(put.positions), put.columns] = put.values.to(tensor)
         return changed
 
-    tokens = torch.tensor([list(ids)], device=loaded.device)
-    with torch.inference_mode(), editing(loaded, replace(cell.site, head=None), put):
-        return loaded.model(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False).logits[0, -1]
+    return edit
 
 
 def has_suffixes(loaded: LoadedModel, ids: Sequence[int]) -> bool:
@@ -132,7 +172,7 @@ def has_suffixes(loaded: LoadedModel, ids: Sequence[int]) -> bool:
         last = len(ids) - 1
         places = sorted({min(1, last), len(ids) // 2, last})  # the later two share a lane
         cells = [
-            SiteCell(Site("resid_pre", layer), (at,), -shared.stream[layer, [at]])
+            (Patch(Site("resid_pre", layer), (at,), -shared.stream[layer, [at]]),)
             for layer in sorted({0, loaded.n_layers // 2})
             for at in places
         ]
@@ -143,42 +183,60 @@ def has_suffixes(loaded: LoadedModel, ids: Sequence[int]) -> bool:
     return same_logits(found, expected)
 
 
-def _climber(loaded: LoadedModel, corrupted: Recording, number: int, cell: SiteCell) -> _Climber | None:
-    """What a cell changes; ``None`` where its last position is that of the corrupted run.
+def _climber(loaded: LoadedModel, patched: Recording, number: int, cell: Cell) -> _Climber | None:
+    """What a cell changes; ``None`` where its last position is that of the patched run.
 
     Raises:
-        TwinprobeError: see :func:`suffix_logits`.
+        TwinprobeError: see :func:`suffix_batches`.
     """
-    site, layer = replace(cell.site, head=None), cell.site.layer
-    if layer is None or site.name not in SITES or layer >= loaded.n_layers:
-        raise TwinprobeError(
-            f"cell at {cell.site}: expected {', '.join(SITES)} of one of {loaded.n_layers} layers, such as resid_pre.0"
-        )
-    columns = locate(loaded, cell.site).columns
-    before = _current(corrupted, site, cell.positions)[:, columns]
-    if cell.values.shape != before.shape:
-        received, expected = ("{} positions × width {}".format(*each.shape) for each in (cell.values, before))
-        raise TwinprobeError(f"cell at {cell.site}: received values of {received}, expected {expected}")
-    read = site.name in READ_LATER or layer < loaded.n_layers - 1
-    differs = (cell.values.to(before) != before).any(-1).tolist()
-    last = len(corrupted.ids) - 1
-    kept = [i for i, at in enumerate(cell.positions) if differs[i] and (read or at == last)]
-    if not kept:
+    last = len(patched.ids) - 1
+    puts, changes = [], []
+    for patch in cell:
+        put = _as_put(loaded, patch)
+        before = _current(patched, put)
+        if put.values.shape != before.shape:
+            received, expected = ("{} positions × width {}".format(*each.shape) for each in (put.values, before))
+            raise TwinprobeError(f"cell at {patch.site}: received values of {received}, expected {expected}")
+        read = put.site.name in READ_LATER or put.site.layer != loaded.n_layers - 1
+        kept = [i for i, at in enumerate(put.positions) if read or at == last]
+        differs = (put.values.to(before) != before).any(-1).tolist()
+        changes += [(put.depth, put.positions[i]) for i in kept if differs[i]]
+        puts.append(_Put(put.site, put.columns, tuple(put.positions[i] for i in kept), put.values[kept]))
+    if not changes:
         return None
-    positions = tuple(cell.positions[i] for i in kept)
-    first = min(positions) if corrupted.past else 0
-    return _Climber(number, site, columns, positions, cell.values[kept], first, layer + (site.name == "resid_post"))
+    depth = min(depth for depth, _ in changes)
+    first = min(at for _, at in changes) if patched.past else 0
+    return _Climber(number, tuple(_from(put, first) for put in puts if put.depth >= depth), first, depth)
 
 
-def _current(corrupted: Recording, site: Site, positions: Sequence[int]) -> torch.Tensor:
-    """What the corrupted run has at some positions."""
-    length = len(corrupted.ids)
-    if not all(0 <= at < length for at in positions):
-        raise TwinprobeError(f"cell at {site}: positions {list(positions)} are not all in a prompt of {length} tokens")
+def _as_put(loaded: LoadedModel, patch: Patch) -> _Put:
+    site = replace(patch.site, head=None)
+    if site.layer is None or site.name not in SITES or site.layer >= loaded.n_layers:
+        raise TwinprobeError(
+            f"cell at {patch.site}: expected {', '.join(SITES)} of one of {loaded.n_layers} layers, such as resid_pre.0"
+        )
+    return _Put(site, patch.columns or locate(loaded, patch.site).columns, patch.positions, patch.values)
+
+
+def _from(put: _Put, first: int) -> _Put:
+    """Without what lies before a suffix, which is as it was."""
+    kept = [i for i, at in enumerate(put.positions) if at >= first]
+    return _Put(put.site, put.columns, tuple(put.positions[i] for i in kept), put.values[kept])
+
+
+def _current(patched: Recording, put: _Put) -> torch.Tensor:
+    """What the run that is patched has there."""
+    length = len(patched.ids)
+    if not all(0 <= at < length for at in put.positions):
+        raise TwinprobeError(
+            f"cell at {put.site}: positions {list(put.positions)} are not all in a prompt of {length} tokens"
+        )
     try:
-        return corrupted.at(site)[list(positions)]
+        return patched.at(put.site)[list(put.positions)][:, put.columns]
     except KeyError:
-        raise TwinprobeError(f"cell at {site}: the corrupted run was not recorded there; add it to its sites") from None
+        raise TwinprobeError(
+            f"cell at {put.site}: the run to patch was not recorded there; add it to its sites"
+        ) from None
 
 
 def _lanes(climbers: Sequence[_Climber], length: int, width: int) -> list[list[_Climber]]:
@@ -191,39 +249,45 @@ def _lanes(climbers: Sequence[_Climber], length: int, width: int) -> list[list[_
     return lanes
 
 
-def _climb(loaded: LoadedModel, corrupted: Recording, batch: Sequence[Sequence[_Climber]], width: int) -> torch.Tensor:
-    """Take lanes of patched suffixes through the blocks; the logits are in the order of the lanes and of their suffixes."""
+def _climb(loaded: LoadedModel, patched: Recording, batch: Sequence[Sequence[_Climber]], width: int) -> torch.Tensor:
+    """Take lanes of suffixes through the blocks; the logits are in the order of the lanes and of their suffixes."""
     import torch
 
-    length, device = len(corrupted.ids), corrupted.stream.device
+    length, device = len(patched.ids), patched.stream.device
     lanes = lay_out([[climber.first for climber in lane] for lane in batch], length, width, device)
     ends = [list(accumulate(length - climber.first for climber in lane)) for lane in batch]
-    states = corrupted.stream[:0, :width]
-    for depth in range(batch[0][0].depth, loaded.n_layers + 1):
-        rows = [row for row, lane in enumerate(batch) if lane[0].depth == depth]
-        joining = [_Joining(c, row, end - length) for row in rows for c, end in zip(batch[row], ends[row], strict=True)]
-        if rows:
-            states = torch.cat([states, corrupted.stream[depth][lanes.positions[rows]]])
-            _put(states, [one for one in joining if one.climber.site.name in STREAM])
-        if depth < loaded.n_layers:
-            with _inside(loaded, joining):
-                states = corrupted.block(loaded, depth, states, lanes[: len(states)])
-    lasts = [(row, end - 1) for row, line in enumerate(ends) for end in line]
-    return head_logits(loaded, states[tuple(zip(*lasts, strict=True))][:, None])[:, 0]
+    placed: dict[int, list[_Placed]] = {}
+    for row, lane in enumerate(batch):
+        for climber, end in zip(lane, ends[row], strict=True):
+            for put in climber.puts:
+                placed.setdefault(put.depth, []).append(_Placed(put, row, end - length))
+    states = patched.stream[:0, :width]
+    with torch.inference_mode():
+        for depth in range(batch[0][0].depth, loaded.n_layers + 1):
+            if rows := [row for row, lane in enumerate(batch) if lane[0].depth == depth]:
+                states = torch.cat([states, patched.stream[depth][lanes.positions[rows]]])
+            here = placed.get(depth, [])
+            if inside := [one for one in here if one.put.site.name in STREAM]:
+                states = states.clone()
+                _put(states, inside)
+            if depth < loaded.n_layers:
+                with _inside(loaded, [one for one in here if one.put.site.name not in STREAM]):
+                    states = patched.block(loaded, depth, states, lanes[: len(states)])
+        lasts = [(row, end - 1) for row, line in enumerate(ends) for end in line]
+        return head_logits(loaded, states[tuple(zip(*lasts, strict=True))][:, None])[:, 0]
 
 
-def _put(states: torch.Tensor, joining: Sequence[_Joining]) -> None:
-    for each in joining:
-        climber = each.climber
-        slots = [each.offset + at for at in climber.positions]
-        states[each.row, slots, climber.columns] = climber.values.to(states)
+def _put(states: torch.Tensor, placed: Sequence[_Placed]) -> None:
+    for each in placed:
+        slots = [each.offset + at for at in each.put.positions]
+        states[each.row, slots, each.put.columns] = each.put.values.to(states)
 
 
 @contextmanager
-def _inside(loaded: LoadedModel, joining: Sequence[_Joining]) -> Iterator[None]:
+def _inside(loaded: LoadedModel, placed: Sequence[_Placed]) -> Iterator[None]:
     """While active, a block's activations at other sites than the residual stream are patched, suffix by suffix."""
 
-    def edit(chosen: Sequence[_Joining]) -> Edit:
+    def edit(chosen: Sequence[_Placed]) -> Edit:
         def put(tensor: torch.Tensor) -> torch.Tensor:
             changed = tensor.clone()
             _put(changed, chosen)
@@ -232,7 +296,6 @@ def _inside(loaded: LoadedModel, joining: Sequence[_Joining]) -> Iterator[None]:
         return put
 
     with ExitStack() as stack:
-        for site in {one.climber.site for one in joining if one.climber.site.name not in STREAM}:
-            chosen = [one for one in joining if one.climber.site == site]
-            stack.enter_context(editing(loaded, site, edit(chosen)))
+        for site in {one.put.site for one in placed}:
+            stack.enter_context(editing(loaded, site, edit([one for one in placed if one.put.site == site])))
         yield

@@ -1,22 +1,39 @@
-"""Patch every layer × position of the items a model gets right, and keep the values of every item."""
+"""Patch every cell of some grids in the items a model gets right, and keep the values of every item.
+
+Denoising puts a donor's activation into the corrupted run, noising into the clean run (Heimersheim & Nanda 2024). The
+effect is the change of the logit difference between the clean and the contrast answer in the run that is patched, the
+recovery that change divided by the clean-corrupted gap (Zhang & Nanda 2024): 1 where denoising restores the answer, -1
+where noising destroys it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from activations.errors import TwinprobeError, did_you_mean
 from activations.models import LoadedModel
+from activations.sites import Site
 from analyses.last_logits import last_logits
-from analyses.patching.runs import Cell, Run, check_head, differing_cells, hooked_logits, patched_logits, run
-from analyses.prompts import Prompt
-from probes.metrics import cluster_bootstrap
+from analyses.patching.donors import DONORS, States, from_means, from_other_item, from_run, role_means
+from analyses.patching.grids import Grid, Unit, Where, sites_of, units, wheres
+from analyses.patching.head import check_head
+from analyses.patching.metrics import MIN_GAPS, measure
+from analyses.patching.recording import STREAM, Recording, record
+from analyses.patching.suffix import Cell, Patch, full_logits, has_suffixes, suffix_batches
+from analyses.prompts import DIRECTIONS, Prompt
 
-MIN_GAP = 0.1
+if TYPE_CHECKING:
+    import torch
+
+MIN_GAP = MIN_GAPS["logit_difference"]
 """Items whose clean-corrupted gap in logit difference is smaller are dropped and counted: recovery divides by it."""
+MAX_CELLS = 4096
+"""Cells whose donated activations are held at a time; bounds memory however many are asked for."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +41,10 @@ class Patching:
     """The outcome for one model, task and form.
 
     ``retention``: one line per prompt (item, group, difficulty, clean_right, corrupted_right, clean, corrupted, gap,
-    status). ``cells``: one line per retained item, layer and position (effect in logits, recovery). ``max_error``: the
-    largest difference from a plain full forward pass with a hook, over ``checked`` random cells.
+    status; for patched ones also the other metrics of both runs, such as probability_clean). ``cells``: one line per
+    patched item, direction and cell (site, by, window, layer, head, neurons, role, position and token where it is one;
+    the metrics of the patched run, effect in logits, recovery). ``max_error``: the largest difference of any logit from
+    a plain full forward pass with a hook, over ``checked`` random cells.
     """
 
     retention: pd.DataFrame
@@ -38,41 +57,182 @@ def patch_prompts(
     loaded: LoadedModel,
     prompts: Sequence[Prompt],
     *,
+    grids: Sequence[Grid] = (Grid("resid_pre"),),
+    directions: Sequence[str] = ("denoising",),
+    donor: str = "contrast",
     max_items: int,
     check_exact: int = 3,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Patching:
-    """Denoise ``resid_pre`` at every layer × position of up to ``max_items`` retained prompts.
+    """Patch the cells of every grid in up to ``max_items`` retained prompts.
 
     An item is retained when the model prefers the right answer among the candidates in both the clean and the corrupted
-    text. Cells where the two runs are equal have an effect of exactly zero and are not recomputed. ``progress`` is called
-    with steps done and steps in all: both texts of every prompt are read, then every prompt is patched or passed over.
+    text. Cells whose donor has what the run has there anyway have an effect of exactly zero and are not recomputed.
+    ``progress`` is called with steps done and steps in all: both texts of every prompt are read, then every prompt is
+    patched or passed over.
+
+    Raises:
+        TwinprobeError: an unknown direction or donor, a grid that the model does not have, a random donor with a single
+            retained item, or an architecture whose logits can not be recomputed.
     """
+    _check(directions, donor)
     generator = np.random.default_rng(seed)
     total = 3 * len(prompts)
-    check_head(loaded, run(loaded, prompts[0].clean))
+    chosen = [unit for grid in grids for unit in units(loaded, grid)]
+    _check_model(loaded, prompts[0])
     retention = _retention(loaded, prompts, lambda read: progress(read, total))
-    frames, errors = [], [0.0]
-    patched = checked = 0
-    for number, (prompt, line) in enumerate(zip(prompts, retention, strict=True), 1):
-        if line["status"] == "retained" and patched >= max_items:
-            line["status"] = "retained, not patched"
+    patched = [number for number, line in enumerate(retention) if line["status"] == "retained"][:max_items]
+    donors = _Donors(loaded, prompts, patched, sites_of(grids, loaded.n_layers), donor, generator)
+    frames, errors = [], []
+    for number, (prompt, line) in enumerate(zip(prompts, retention, strict=True)):
+        if number in patched:
+            share = _share(check_exact, len(patched), patched.index(number))
+            item = _Item(loaded, prompt, *donors.runs(number))
+            for direction in directions:
+                frame, found = item.patch(direction, donors.states(number, direction, item), chosen, share, generator)
+                frames.append(frame.assign(donor=donor, recovery=frame.effect / line["gap"]))
+                errors += found
+            line |= item.metrics()
         elif line["status"] == "retained":
-            clean, corrupted = run(loaded, prompt.clean), run(loaded, prompt.corrupted)
-            cells = differing_cells(clean, corrupted)
-            frames.append(_patch_item(loaded, prompt, clean, corrupted, cells, line["gap"]))
-            patched += 1
-            if checked < check_exact and cells:
-                cell = cells[int(generator.integers(len(cells)))]
-                expected = hooked_logits(loaded, corrupted, clean.resid_pre, cell)
-                found = patched_logits(loaded, corrupted, clean.resid_pre, [cell])[0]
-                errors.append(float((expected - found).abs().max()))
-                checked += 1
-        progress(2 * len(prompts) + number, total)
-    columns = ["item", "group", "layer", "position", "token", "role", "effect", "recovery"]
-    cells_frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
-    return Patching(pd.DataFrame(retention), cells_frame, checked, max(errors))
+            line["status"] = "retained, not patched"
+        progress(2 * len(prompts) + number + 1, total)
+    cells = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
+    return Patching(pd.DataFrame(retention), cells[COLUMNS], len(errors), max(errors, default=0.0))
+
+
+COLUMNS = [
+    "item", "group", "direction", "donor", "site", "by", "window", "layer", "head", "neurons", "role", "position", "token",
+    *MIN_GAPS, "effect", "recovery",
+]  # fmt: skip
+"""Of the table of cells."""
+WHOLE_NUMBERS = ("layer", "window", "head", "neurons", "position")
+
+
+def _check(directions: Sequence[str], donor: str) -> None:
+    for direction in directions:
+        if direction not in DIRECTIONS:
+            raise TwinprobeError(
+                f"direction {direction!r} is not known{did_you_mean(direction, tuple(DIRECTIONS))}; expected denoising or "
+                "noising"
+            )
+    if donor not in DONORS:
+        raise TwinprobeError(
+            f"donor {donor!r} is not known{did_you_mean(donor, DONORS)}; expected one of {', '.join(DONORS)}"
+        )
+
+
+def _check_model(loaded: LoadedModel, prompt: Prompt) -> None:
+    recording = record(loaded, prompt.clean, suffixes=False)
+    check_head(loaded, recording.stream[-1, -1], recording.logits)
+
+
+def _share(count: int, parts: int, part: int) -> int:
+    """How many of ``count`` things fall to one of ``parts`` equal parts."""
+    return count * (part + 1) // parts - count * part // parts
+
+
+class _Donors:
+    """Runs of the retained prompts, recorded when needed, and what is put into them."""
+
+    def __init__(
+        self, loaded: LoadedModel, prompts: Sequence[Prompt], patched: Sequence[int], sites: Sequence[Site], kind: str,
+        generator: np.random.Generator,
+    ) -> None:  # fmt: skip
+        self.loaded, self.prompts, self.kind = loaded, prompts, kind
+        self.sites = [site for site in sites if site.name not in STREAM]
+        longest = max((prompts[number].clean for number in patched), key=len, default=())
+        self.suffixes = bool(patched) and has_suffixes(loaded, longest)
+        self.others: dict[int, int] = {}
+        if kind == "random" and patched:
+            if len(patched) < 2:
+                raise TwinprobeError(
+                    "a random donor needs 2 retained items or more, and 1 is retained; give more items"
+                )
+            shift = int(generator.integers(1, len(patched)))
+            self.others = dict(zip(patched, np.roll(patched, shift).tolist(), strict=True))
+        self.means = role_means(loaded, [prompts[number] for number in patched], sites) if kind == "mean" else {}
+
+    def runs(self, number: int) -> tuple[Recording, Recording]:
+        """The clean and the corrupted run of a prompt."""
+        prompt = self.prompts[number]
+        clean, corrupted = (
+            record(self.loaded, ids, self.sites, suffixes=self.suffixes) for ids in (prompt.clean, prompt.corrupted)
+        )
+        return clean, corrupted
+
+    def states(self, number: int, direction: str, item: _Item) -> States:
+        """What is put into the run that ``direction`` patches."""
+        patched, other = DIRECTIONS[direction]
+        roles = self.prompts[number].roles
+        if self.kind == "mean":
+            return from_means(self.means, roles)
+        if self.kind == "random":
+            donor = self.prompts[self.others[number]]
+            ids = (donor.clean, donor.corrupted)[other]
+            return from_other_item(record(self.loaded, ids, self.sites, suffixes=False), donor.roles, roles)
+        return from_run(item.runs[patched if self.kind == "identity" else other])
+
+
+class _Item:
+    """The two runs of one retained prompt."""
+
+    def __init__(self, loaded: LoadedModel, prompt: Prompt, clean: Recording, corrupted: Recording) -> None:
+        self.loaded, self.prompt, self.runs = loaded, prompt, (clean, corrupted)
+        self.own = [
+            {name: float(value[0]) for name, value in measure(prompt, run.logits[None], clean.logits).items()}
+            for run in self.runs
+        ]
+
+    def metrics(self) -> dict[str, float]:
+        """The metrics of both runs but the logit difference."""
+        return {
+            f"{name}_{text}": own[name]
+            for text, own in zip(("clean", "corrupted"), self.own, strict=True)
+            for name in MIN_GAPS
+            if name != "logit_difference"
+        }
+
+    def patch(
+        self, direction: str, donor: States, chosen: Sequence[Unit], checked: int, generator: np.random.Generator
+    ) -> tuple[pd.DataFrame, list[float]]:
+        """The table of cells without donor and recovery, and the errors of ``checked`` random cells."""
+        patched = DIRECTIONS[direction][0]
+        run, own = self.runs[patched], self.own[patched]
+        places = {by: wheres(self.prompt, by) for by in {unit.grid.by for unit in chosen}}
+        described = [(unit, where) for unit in chosen for where in places[unit.grid.by]]
+        values = {name: np.full(len(described), own[name]) for name in MIN_GAPS}
+        lots = generator.permutation(len(described))
+        drawn: list[tuple[int, Cell, torch.Tensor]] = []
+        for start in range(0, len(described), MAX_CELLS):
+            cells = [_cell(donor, unit, where) for unit, where in described[start : start + MAX_CELLS]]
+            for numbers, logits in suffix_batches(self.loaded, run, cells):
+                for name, found in measure(self.prompt, logits, self.runs[0].logits).items():
+                    values[name][[start + number for number in numbers]] = found.double().cpu().numpy()
+                rows = sorted(range(len(numbers)), key=lambda row: lots[start + numbers[row]])[:checked]
+                drawn += [(lots[start + numbers[row]], cells[numbers[row]], logits[row].clone()) for row in rows]
+            drawn = sorted(drawn, key=lambda one: one[0])[:checked]
+        errors = [float((full_logits(self.loaded, run.ids, cell) - found).abs().max()) for _, cell, found in drawn]
+        frame = pd.DataFrame([_description(self.prompt, unit, where) for unit, where in described])
+        about = {"item": self.prompt.item, "group": self.prompt.group, "direction": direction}
+        effect = values["logit_difference"] - own["logit_difference"]
+        return frame.assign(**about, **values, effect=effect).astype(dict.fromkeys(WHOLE_NUMBERS, "Int64")), errors
+
+
+def _cell(donor: States, unit: Unit, where: Where) -> Cell:
+    positions = list(where.positions)
+    return tuple(
+        Patch(site, where.positions, donor(replace(site, head=None))[positions][:, unit.columns], unit.columns)
+        for site in unit.sites
+    )
+
+
+def _description(prompt: Prompt, unit: Unit, where: Where) -> dict[str, Any]:
+    return {
+        "site": unit.grid.site, "by": unit.grid.by, "window": unit.grid.window, "layer": unit.layer, "head": unit.head,
+        "neurons": unit.first_neuron, "role": where.role, "position": where.position,
+        "token": None if where.position is None else prompt.tokens[where.position],
+    }  # fmt: skip
 
 
 def _retention(loaded: LoadedModel, prompts: Sequence[Prompt], advance: Callable[[int], None]) -> list[dict[str, Any]]:
@@ -109,52 +269,3 @@ def _retention(loaded: LoadedModel, prompts: Sequence[Prompt], advance: Callable
             }
         )
     return lines
-
-
-def _patch_item(
-    loaded: LoadedModel, prompt: Prompt, clean: Run, corrupted: Run, cells: Sequence[Cell], gap: float
-) -> pd.DataFrame:
-    effects = np.zeros((loaded.n_layers, len(prompt.clean)))
-    before = prompt.logit_difference(corrupted.logits)
-    after = prompt.logit_difference(patched_logits(loaded, corrupted, clean.resid_pre, cells))
-    for cell, effect in zip(cells, (after - before).float().tolist(), strict=True):
-        effects[cell.layer, cell.positions[0]] = effect
-    layers, positions = np.indices(effects.shape).reshape(2, -1)
-    return pd.DataFrame(
-        {
-            "item": prompt.item,
-            "group": prompt.group,
-            "layer": layers,
-            "position": positions,
-            "token": [prompt.tokens[position] for position in positions],
-            "role": [prompt.roles[position] for position in positions],
-            "effect": effects.ravel(),
-            "recovery": effects.ravel() / gap,
-        }
-    )
-
-
-def by_role(cells: pd.DataFrame, seed: int = 0, n_resamples: int = 1000) -> pd.DataFrame:
-    """Mean recovery per layer and role: first over an item's tokens of that role, then over items.
-
-    Returns:
-        Columns layer, role, recovery, low, high (95% item bootstrap), effect, items.
-    """
-    if cells.empty:
-        return pd.DataFrame(columns=["layer", "role", "recovery", "low", "high", "effect", "items"])
-    per_item = cells.groupby(["layer", "role", "item"], as_index=False)[["effect", "recovery"]].mean()
-    lines = []
-    for (layer, role), part in per_item.groupby(["layer", "role"]):
-        interval = cluster_bootstrap(part.recovery.to_numpy(), part["item"].to_numpy(), n_resamples, seed)
-        lines.append(
-            {
-                "layer": layer,
-                "role": role,
-                "recovery": interval.estimate,
-                "low": interval.low,
-                "high": interval.high,
-                "effect": part.effect.mean(),
-                "items": len(part),
-            }
-        )
-    return pd.DataFrame(lines)

@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from activations.models import LoadedModel
-from analyses.patching.sweep import by_role, patch_prompts
+from analyses.patching.grids import Grid
+from analyses.patching.summaries import summarise
+from analyses.patching.sweep import patch_prompts
 from analyses.prompts import prompts
 from analyses.study.stages import Tables
 from probes.metrics import cluster_bootstrap
@@ -21,6 +23,9 @@ def patch_task(
     items: Sequence[Item],
     forms: Sequence[str],
     *,
+    grids: Sequence[Grid],
+    directions: Sequence[str] = ("denoising",),
+    donor: str = "contrast",
     bos: bool,
     max_prompts: int,
     max_items: int,
@@ -32,8 +37,8 @@ def patch_task(
     """Patch the test items of a task, form by form.
 
     Returns:
-        ``behaviour`` (one line per prompt), ``retention`` (one line per form, with every count), ``patching`` (mean
-        recovery by layer and role), ``patching_cells`` (one line per patched item, layer and position).
+        ``behaviour`` (one line per prompt), ``retention`` (one line per form, with every count), ``patching`` (see
+        :func:`analyses.patching.summaries.summarise`), ``patching_cells`` (one line per patched item and cell).
     """
     tables: dict[str, list[pd.DataFrame]] = {"behaviour": [], "retention": [], "patching": [], "patching_cells": []}
     test = [item for item in items if item.split == "test"]
@@ -48,7 +53,8 @@ def patch_task(
             progress(before * total + done, len(forms) * total)
 
         found = patch_prompts(
-            loaded, chosen, max_items=max_items, check_exact=check_exact, seed=seed, progress=advance
+            loaded, chosen, grids=grids, directions=directions, donor=donor, max_items=max_items, check_exact=check_exact,
+            seed=seed, progress=advance,
         )  # fmt: skip
         status = found.retention.status
         right = (found.retention.clean_right & found.retention.corrupted_right).astype(float)
@@ -75,7 +81,7 @@ def patch_task(
         tables["retention"].append(pd.DataFrame([summary]))
         tables["behaviour"].append(found.retention.assign(right=right, **where))
         tables["patching_cells"].append(found.cells.assign(**where))
-        tables["patching"].append(by_role(found.cells, seed, n_resamples).assign(**where))
+        tables["patching"].append(summarise(found.cells, seed, n_resamples).assign(**where))
     return {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items() if parts}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_runs import state
+from other_models import state
 
 from activations.engines.hooks import editing, forward
 from activations.errors import TwinprobeError

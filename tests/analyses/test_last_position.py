@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ARCHITECTURES
-from test_runs import SMALL, other_model, state
+from other_models import SMALL, other_model, state
 
 from activations.engines.hooks import editing, first_tensor
 from activations.sites import parse_site

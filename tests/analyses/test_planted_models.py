@@ -15,7 +15,8 @@ from planted_models import GAIN, LAST, MODELS, TAKEN_BACK, Component, Planted, c
 from activations.engines.hooks import editing, forward
 from activations.models import load_model
 from activations.sites import Site
-from analyses.patching.runs import check_head, run
+from analyses.patching.head import check_head
+from analyses.patching.recording import record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -130,7 +131,8 @@ def test_the_model_is_one_that_the_package_loads(planted: Planted, tmp_path: Pat
     planted.loaded.tokenizer.save_pretrained(tmp_path)
     again = load_model(str(tmp_path))
     assert again.fingerprint == planted.loaded.fingerprint
-    check_head(again, run(again, planted.prompts[0].clean))
+    recording = record(again, planted.prompts[0].clean, suffixes=False)
+    check_head(again, recording.stream[-1, -1], recording.logits)
 
 
 def test_the_planted_heads_carry_all_of_the_answer(planted: Planted) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from other_models import state
 from test_patching_sweep import made_prompts
-from test_runs import state
 
 from activations.errors import TwinprobeError
 from analyses.across.grafting import UNTOUCHED, answers, graft, interpolate, single_parts, summary

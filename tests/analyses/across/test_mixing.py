@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from conftest import ARCHITECTURES
-from test_runs import SMALL, other_model, state
+from other_models import SMALL, other_model, state
 
 from activations.errors import TwinprobeError
 from analyses.across.mixing import check_mixing, mix, parts

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import pytest
+from other_models import CLEAN, CORRUPTED, state
 from scipy.stats import spearmanr
-from test_attribution import LENGTH, PROMPT, difference, refused
-from test_runs import CLEAN, CORRUPTED, state
+from test_nodes import LENGTH, PROMPT, difference, refused
 
 from activations.models import ModelSpec, load_model
+from activations.sites import Site
 from analyses.attribution.agreement import Agreement, agreement, exact_effects, sample_cells
 from analyses.attribution.nodes import attribute
 from analyses.attribution.star import attribute_star
-from analyses.patching.runs import Cell, hooked_logits, run
+from analyses.patching.recording import record
+from analyses.patching.suffix import Patch, full_logits
 from analyses.prompts import prompts
 from probes.tasks import get_task
 
@@ -64,11 +66,12 @@ def test_exact_effects_are_those_of_exact_patching(
 ) -> None:
     loaded = tiny(architecture)
     cells = attribute(loaded, PROMPT, names=["resid_pre"])
-    clean, corrupted = run(loaded, CLEAN), run(loaded, CORRUPTED)
+    clean, corrupted = (record(loaded, ids, suffixes=False) for ids in (CLEAN, CORRUPTED))
     expected = []
     for line in cells.itertuples():
         recipient, donor = (corrupted, clean) if line.direction == "denoising" else (clean, corrupted)
-        logits = hooked_logits(loaded, recipient, donor.resid_pre, Cell(line.layer, (line.position,)))
+        donated = donor.stream[line.layer, [line.position]]
+        logits = full_logits(loaded, recipient.ids, (Patch(Site("resid_pre", line.layer), (line.position,), donated),))
         expected.append(float(PROMPT.logit_difference(logits) - PROMPT.logit_difference(recipient.logits)))
     assert np.abs(expected).max() > 0.1
     assert exact_effects(loaded, PROMPT, cells) == pytest.approx(expected, abs=1e-5)

@@ -13,14 +13,14 @@ import pytest
 import torch
 from conftest import ARCHITECTURES, PARALLEL
 from linear_models import linearise, spread_attention
-from test_runs import CLEAN, CORRUPTED, WINDOWED, state
+from other_models import CLEAN, CORRUPTED, WINDOWED, state
 
 from activations.engines.hooks import editing, forward
 from activations.errors import TwinprobeError
 from activations.sites import WITH_HEADS, Site
 from analyses.attribution.agreement import exact_effects, sample_cells
-from analyses.attribution.nodes import DIRECTIONS, METHODS, NODES, attribute
-from analyses.prompts import Prompt
+from analyses.attribution.nodes import METHODS, NODES, attribute
+from analyses.prompts import DIRECTIONS, Prompt
 
 if TYPE_CHECKING:
     from conftest import MakeModel

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 from linear_models import linearise, spread_attention
-from test_attribution import LENGTH, PROMPT, always, patch_of, refused, slope_along
-from test_runs import CLEAN, CORRUPTED, state
+from other_models import CLEAN, CORRUPTED, state
+from test_nodes import LENGTH, PROMPT, always, patch_of, refused, slope_along
 
 from activations.engines.hooks import editing, forward, reading, run
 from activations.sites import Site
 from analyses.attribution.agreement import agreement, exact_effects, sample_cells
-from analyses.attribution.nodes import DIRECTIONS, NODES, attribute
+from analyses.attribution.nodes import NODES, attribute
 from analyses.attribution.star import attribute_star
 
 if TYPE_CHECKING:

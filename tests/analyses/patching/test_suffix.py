@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from conftest import ARCHITECTURES
+from other_models import CLEAN, CORRUPTED, FIRST_DIFFERENCE, SMALL, other_model, state
 from test_last_position import UNSHARED
-from test_runs import CLEAN, CORRUPTED, FIRST_DIFFERENCE, SMALL, other_model, state
 
 from activations.engines.hooks import input_tensor
 from activations.engines.places import served
@@ -19,7 +19,7 @@ from activations.sites import Site, parse_site
 from analyses.patching import suffix
 from analyses.patching.lanes import lane_mask, lay_out, pack
 from analyses.patching.recording import STREAM, Recording, record
-from analyses.patching.suffix import SITES, SiteCell, full_logits, has_suffixes, suffix_logits
+from analyses.patching.suffix import SITES, Cell, Patch, full_logits, has_suffixes, suffix_logits
 
 if TYPE_CHECKING:
     from conftest import MakeModel
@@ -40,17 +40,17 @@ def recorded(loaded: LoadedModel, *, suffixes: bool = True) -> tuple[Recording, 
     return record(loaded, CLEAN, inside, suffixes=suffixes), record(loaded, CORRUPTED, inside, suffixes=suffixes)
 
 
-def restoring(loaded: LoadedModel, clean: Recording, site: str, *positions: int) -> SiteCell:
+def restoring(loaded: LoadedModel, clean: Recording, site: str, *positions: int) -> Cell:
     """A cell with the clean run's values; of a head, if the site names one."""
     parsed = parse_site(site)
     states = clean.at(Site(parsed.name, parsed.layer))[list(positions)]
     if parsed.head is not None:
         width = states.shape[1] // loaded.n_heads
         states = states[:, parsed.head * width : (parsed.head + 1) * width]
-    return SiteCell(parsed, positions, states)
+    return (Patch(parsed, positions, states),)
 
 
-def random_cells(loaded: LoadedModel, clean: Recording, count: int = 40) -> list[SiteCell]:
+def random_cells(loaded: LoadedModel, clean: Recording, count: int = 40) -> list[Cell]:
     """Every site at some position, then random sites, heads and positions."""
     generator = torch.Generator().manual_seed(3)
 
@@ -67,7 +67,7 @@ def random_cells(loaded: LoadedModel, clean: Recording, count: int = 40) -> list
     return cells
 
 
-def error(loaded: LoadedModel, corrupted: Recording, cells: Sequence[SiteCell]) -> float:
+def error(loaded: LoadedModel, corrupted: Recording, cells: Sequence[Cell]) -> float:
     """The largest difference of any logit from plain forward passes."""
     expected = torch.stack([full_logits(loaded, corrupted.ids, cell) for cell in cells])
     effects = (expected - corrupted.logits).abs().amax(-1)
@@ -170,7 +170,7 @@ def test_what_can_not_change_anything_is_not_computed(tiny: Callable[[str], Load
     everywhere = tuple(range(len(CLEAN)))
     cells = [
         restoring(loaded, clean, "resid_pre.2", 0, 1, 2),  # before the first difference
-        *(SiteCell(site, everywhere, corrupted.at(site)) for site in sites_of(loaded)),
+        *((Patch(site, everywhere, corrupted.at(site)),) for site in sites_of(loaded)),
         *(
             restoring(loaded, clean, f"{name}.2", 3, 7)
             for name in ("z", "attn_out", "resid_mid", "mlp_out", "resid_post")
@@ -180,6 +180,27 @@ def test_what_can_not_change_anything_is_not_computed(tiny: Callable[[str], Load
         found = suffix_logits(loaded, corrupted, cells)
     assert not any(seen.values())
     assert torch.equal(found, corrupted.logits.expand(len(cells), -1))
+
+
+def test_a_window_of_layers_is_one_run(tiny: Callable[[str], LoadedModel]) -> None:
+    """Patches of several layers, some felt only through what others change, and groups of neurons."""
+    loaded = tiny("llama")
+    clean, corrupted = recorded(loaded)
+    cells = [
+        tuple(restoring(loaded, clean, f"{name}.{layer}", *at)[0] for layer in layers)
+        for name in ("attn_out", "mlp_out", "resid_pre", "resid_post", "z")
+        for layers in ((0, 1), (1, 2), (0, 1, 2))
+        for at in ((4,), (3, 8))
+    ]
+    # The corrupted run's own values, where an earlier patch has changed the run.
+    held = Patch(Site("mlp_out", 2), (5, 8), corrupted.at(Site("mlp_out", 2))[[5, 8]])
+    cells += [(restoring(loaded, clean, "resid_pre.1", 4)[0], held)]
+    neurons = clean.at(Site("mlp_post", 1))[[4, 8]]
+    cells += [(Patch(Site("mlp_post", 1), (4, 8), neurons[:, start : start + 8], slice(start, start + 8)),)
+              for start in (0, 8, 16)]  # fmt: skip
+    assert error(loaded, corrupted, cells) < 1e-5
+    assert float((suffix_logits(loaded, corrupted, cells[-4:-3]) - suffix_logits(
+        loaded, corrupted, [restoring(loaded, clean, "resid_pre.1", 4)])).abs().max()) > 1e-4  # fmt: skip
 
 
 def test_a_head_s_suffix_begins_at_the_first_difference(tiny: Callable[[str], LoadedModel]) -> None:
@@ -214,7 +235,7 @@ def test_no_cells_no_logits_and_prompts_of_one_token(tiny: Callable[[str], Loade
     short = record(loaded, (5,), suffixes=True)
     assert suffix_logits(loaded, short, []).shape == (0, len(short.logits))
     other = record(loaded, (7,), suffixes=True)
-    cells = [SiteCell(Site("resid_pre", layer), (0,), other.stream[layer]) for layer in range(3)]
+    cells = [(Patch(Site("resid_pre", layer), (0,), other.stream[layer]),) for layer in range(3)]
     assert float((suffix_logits(loaded, short, cells) - other.logits).abs().max()) < 1e-5
 
 
@@ -238,7 +259,7 @@ def test_the_model_is_left_as_it_was(make_model: MakeModel) -> None:
         ("resid_pre.3", (1,), 16, "of one of 3 layers"),
         ("resid_pre.1", (1, 9), 16, "positions [1, 9] are not all in a prompt of 9 tokens"),
         ("resid_pre.1", (1,), 15, "received values of 1 positions × width 15, expected 1 positions × width 16"),
-        ("mlp_out.1", (1,), 16, "the corrupted run was not recorded there"),
+        ("mlp_out.1", (1,), 16, "the run to patch was not recorded there"),
     ],
 )
 def test_cells_that_do_not_fit_are_refused(
@@ -246,7 +267,7 @@ def test_cells_that_do_not_fit_are_refused(
 ) -> None:
     loaded = tiny("llama")
     corrupted = record(loaded, CORRUPTED, suffixes=True)
-    cell = SiteCell(parse_site(site), positions, torch.zeros(len(positions), width))
+    cell = (Patch(parse_site(site), positions, torch.zeros(len(positions), width)),)
     with pytest.raises(TwinprobeError) as caught:
         suffix_logits(loaded, corrupted, [cell])
     assert said in str(caught.value)

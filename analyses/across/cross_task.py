@@ -1,0 +1,176 @@
+"""Cross-model patching of a task's items, both ways: which items, which tables, which means.
+
+An item is patched where at least one of the two models answers both its texts right, and the same items serve both ways
+and every control. How many each model gets right is part of the outcome: where one knows nothing that the other could
+lack, there is nothing to bring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from activations.models import LoadedModel
+from analyses.across.compatibility import shared_prompts
+from analyses.across.cross_patching import CELL, CrossPatching, cross_patch
+from analyses.across.grafting import answers
+from analyses.patching.grids import Grid
+from analyses.prompts import Prompt
+from probes.metrics import mean_intervals
+from probes.tasks.items import Item
+
+GRIDS = (Grid("resid_post", "role"), Grid("resid_post", "all"), Grid("z", "all"))
+"""The residual stream at every layer, at each role and at all positions, and every head at all positions."""
+SETTING = ["receiver", "donor_model", "donor", *CELL[:-1]]
+"""The columns of a setting that means are taken in: positions alone are averaged over their role, item by item first."""
+
+
+def cross_patch_task(
+    base: LoadedModel,
+    code: LoadedModel,
+    items: Sequence[Item],
+    form: str,
+    *,
+    bos: bool,
+    grids: Sequence[Grid] = GRIDS,
+    controls: Mapping[str, LoadedModel] | None = None,
+    max_prompts: int | None = None,
+    max_items: int = 6,
+    check_exact: int = 3,
+    clusters: Literal["item", "group"] = "item",
+    seed: int = 0,
+    n_resamples: int = 1000,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, pd.DataFrame]:
+    """Patch items of one form across a pair: the code model's activations into the base model, and the other way round.
+
+    Args:
+        base: a decoder.
+        code: its counterpart of the same shape and vocabulary.
+        items: the items to choose from.
+        form: the form in which both models read them.
+        bos: whether texts begin with BOS.
+        grids: which cells.
+        controls: further models by name that also give to ``base``, such as another seed of it.
+        max_prompts: prompts that both models answer, the first ones; all where it is None.
+        max_items: items that are patched, the first ones of those that either model gets right.
+        check_exact: cells to check against plain forward passes, in each direction.
+        clusters: what intervals resample.
+        seed: seed of the controls, the checked cells and the intervals.
+        n_resamples: bootstrap resamples.
+        progress: called with steps done and steps in all.
+
+    Returns:
+        ``cross_retention``: one line with the counts of prompts, of those right in both texts in base, code, both, either
+        and none, of patched ones, of items without a prompt and why; ``checked`` and ``max_error``. Where there are
+        prompts, ``cross_behaviour``: see :func:`behaviour`. Where any is patched, ``cross_cells`` (see
+        :class:`analyses.across.cross_patching.CrossPatching`) and ``cross`` (see :func:`summary`).
+
+    Raises:
+        TwinprobeError: two models can not exchange activations, or do not read the texts as the same tokens.
+    """
+    prompts, dropped = shared_prompts(base, code, items, form, bos)
+    reasons = ", ".join(f"{reason} ({count})" for reason, count in sorted(dropped.items()))
+    about = {"not_aligned": sum(dropped.values()), "why_not_aligned": reasons}
+    prompts = prompts[:max_prompts]
+    if not prompts:
+        return {"cross_retention": pd.DataFrame([{"prompts": 0, **about}])}
+    told = behaviour(base, code, prompts, max_items)
+    chosen = [prompt for prompt, status in zip(prompts, told.status, strict=True) if status == "patched"]
+    ways = [(base, code, ("base", "code")), (code, base, ("code", "base"))]
+    ways += [(base, model, ("base", name)) for name, model in (controls or {}).items()]
+    found: list[CrossPatching] = []
+    for number, (receiver, donor, names) in enumerate(ways if chosen else []):
+
+        def advance(done: int, total: int, before: int = number) -> None:
+            progress(before * total + done, len(ways) * total)
+
+        found.append(
+            cross_patch(
+                receiver, donor, chosen, grids, names=names, check_exact=check_exact, seed=seed, progress=advance
+            )
+        )
+    counts = {
+        "prompts": len(told), "base_right": told.base_right.sum(), "code_right": told.code_right.sum(),
+        "both_right": (told.base_right & told.code_right).sum(), "either_right": (told.base_right | told.code_right).sum(),
+        "none_right": (~told.base_right & ~told.code_right).sum(), "patched": len(chosen),
+    }  # fmt: skip
+    exact = {
+        "checked": sum(one.checked for one in found),
+        "max_error": max((one.max_error for one in found), default=0.0),
+    }
+    tables = {"cross_retention": pd.DataFrame([{**counts, **about, **exact}]), "cross_behaviour": told}
+    if found:
+        cells = pd.concat([one.cells for one in found], ignore_index=True)
+        means = summary(cells, clusters=clusters, seed=seed, n_resamples=n_resamples)
+        tables |= {"cross_cells": cells, "cross": means}
+    return tables
+
+
+def behaviour(base: LoadedModel, code: LoadedModel, prompts: Sequence[Prompt], max_items: int) -> pd.DataFrame:
+    """How both models answer, and which prompts are patched.
+
+    Returns:
+        One line per prompt: item, group, difficulty; whether each model is right in both texts (base_right, code_right);
+        its logit difference in favour of the text's own answer, mean of the two texts (base, code); status: ``patched``,
+        ``right, not patched`` (there were enough before it) or ``answered wrongly``.
+    """
+    ours, theirs = answers(base, prompts), answers(code, prompts)
+    right = (ours.right | theirs.right).to_numpy(bool)
+    status = np.where(right & (right.cumsum() <= max_items), "patched", "right, not patched")
+    return ours[["item", "group", "difficulty"]].assign(
+        base_right=ours.right, code_right=theirs.right, base=ours.logit_difference, code=theirs.logit_difference,
+        status=np.where(right, status, "answered wrongly"),
+    )  # fmt: skip
+
+
+def summary(
+    cells: pd.DataFrame,
+    *,
+    clusters: Literal["item", "group"] = "item",
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Means over the items of each receiver, donor and kind of cell, with 95% intervals that resample clusters.
+
+    Returns:
+        :data:`SETTING`; items, clusters; effect and recovery with ``_low`` and ``_high``, recovery over the items whose
+        gap is large enough; dropped, the number of the others; gap; accuracy_before and accuracy_after (right in both
+        texts).
+    """
+    values = ["effect", "recovery", "right_before", "right_after"]
+    numbers = cells[values].astype(float)
+    keys = [*SETTING, "item", "group"]
+    per_item = pd.concat([cells[keys], numbers, cells[["gap"]]], axis=1)
+    if per_item.duplicated(keys).any():  # single positions of one role
+        per_item = per_item.groupby(keys, dropna=False, sort=False, as_index=False).mean()
+    lines: list[dict[str, Any]] = []
+    parts: dict[tuple[Any, ...], list[tuple[int, pd.DataFrame]]] = {}
+    for number, (setting, part) in enumerate(per_item.groupby(SETTING, dropna=False, sort=False)):
+        lines.append(
+            {
+                **dict(zip(SETTING, setting, strict=True)), "items": len(part), "clusters": part[clusters].nunique(),
+                "dropped": int(part.recovery.isna().sum()), "gap": part.gap.mean(),
+                "accuracy_before": part.right_before.mean(), "accuracy_after": part.right_after.mean(),
+            }
+        )  # fmt: skip
+        # Settings of the same items are resampled together.
+        parts.setdefault((*part["item"], *part.recovery.isna()), []).append((number, part))
+    for same in parts.values():
+        part = same[0][1]
+        large = part.recovery.notna().to_numpy()
+        for name, kept in (("effect", np.ones(len(part), dtype=bool)), ("recovery", large)):
+            table = np.stack([each[name].to_numpy()[kept] for _, each in same], axis=1)
+            if not kept.any():
+                continue
+            intervals = mean_intervals(table, part[clusters].to_numpy()[kept], n_resamples, seed)
+            for (number, _), interval in zip(same, intervals, strict=True):
+                lines[number] |= {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    columns = [name + end for name in values[:2] for end in ("", "_low", "_high")]
+    table = pd.DataFrame(lines).reindex(columns=[
+        *SETTING, "items", "clusters", *columns, "dropped", "gap", "accuracy_before", "accuracy_after"
+    ])  # fmt: skip
+    return table.astype(dict.fromkeys(("head", "neurons"), "Int64"))
