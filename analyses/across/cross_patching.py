@@ -1,7 +1,7 @@
 """Cross-model activation patching: activations of one model put into the other, cell by cell, while both read one text.
 
-The method is CMAP of Prakash et al. 2024 ("Fine-Tuning Enhances Existing Mechanisms: A Case Study on Entity Tracking",
-section 5), for any grid of cells. Where the code model's activation brings the base model the answer, the two models
+The method is CMAP of Prakash et al. 2024 ("Fine-Tuning Enhances Existing Mechanisms: A Case Study on Entity Tracking"),
+for any grid of cells. Where the code model's activation brings the base model the answer, the two models
 differ in what arrives at that cell, and the base model can use it from there on. An activation that takes an answer away
 need not mean as much: it may only be foreign. Hence three controls: the receiver's own activations, whose effect must be
 exactly 0; the donor model on the text of another item, at the same roles; and, in a call of its own, a donor that never
@@ -80,6 +80,7 @@ def cross_patch(
     names: tuple[str, str],
     ways: Mapping[str, Way] = AS_THEY_ARE,
     first: int = 0,
+    random_items: int | None = None,
     check_exact: int = 3,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -97,6 +98,7 @@ def cross_patch(
         names: what the receiver and the donor model are called in the table.
         ways: how activations come across; with others than :data:`AS_THEY_ARE` the models may differ in shape.
         first: the first position that is patched; cells that lie before it altogether are left out.
+        random_items: how many prompts also get the random donor, the first ones; all where it is None.
         check_exact: cells to check against plain forward passes.
         seed: seed of the other prompts and of the checked cells.
         progress: called with prompts done and prompts in all.
@@ -115,11 +117,12 @@ def cross_patch(
     generator = np.random.default_rng(seed)
     others = _others(prompts, generator)
     checks = np.bincount(generator.integers(2 * len(prompts), size=check_exact), minlength=2 * len(prompts))
-    frames, errors = [], []
+    lines: list[tuple[object, ...]] = []
+    errors: list[float] = []
     for number, prompt in enumerate(prompts):
         cells = [(unit, where) for unit in chosen for where in _wheres(prompt, unit.grid.by, first)]
         shared: dict[str, States] = {}
-        if others:
+        if others and (random_items is None or number < random_items):
             other, ids = others[number]
             foreign = next(iter(ways.values()))(record(donor, ids, sites, suffixes=False))
             shared[RANDOM] = _at(foreign, matched(other.roles, prompt.roles))
@@ -128,16 +131,18 @@ def cross_patch(
             own = record(receiver, ids, sites, suffixes=suffixes)
             given = record(donor, ids, sites, suffixes=False)
             text = _Text(receiver, prompt, bool(corrupted), own, given.logits, cells)
-            donors = {name: cache(way(given)) for name, way in ways.items()}
+            donors: dict[str, States] = {name: cache(way(given)) for name, way in ways.items()}
             for name, states in {**donors, IDENTITY: from_run(own), **shared}.items():
                 outcomes.setdefault(name, []).append(text.patch(states))
             for _ in range(checks[2 * number + corrupted] if cells else 0):
                 errors.append(text.error(donors[next(iter(ways))], int(generator.integers(len(cells)))))
-        frames += [_frame(prompt, cells, of).assign(donor=name) for name, of in outcomes.items()]
+        for name, texts in outcomes.items():
+            lines += _lines(prompt, cells, name, texts)
         progress(number + 1, len(prompts))
-    table = pd.concat(frames, ignore_index=True).assign(receiver=names[0], donor_model=names[1])
-    table.loc[table.donor == IDENTITY, "donor_model"] = names[0]
-    return CrossPatching(table[COLUMNS], len(errors), max(errors, default=0.0))
+    table = pd.DataFrame(lines, columns=[name for name in COLUMNS if name not in ("receiver", "donor_model")])
+    table = table.astype(dict.fromkeys(("head", "neurons", "position"), "Int64"))
+    table = table.assign(receiver=names[0], donor_model=names[1])[COLUMNS]
+    return CrossPatching(table, len(errors), max(errors, default=0.0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +169,7 @@ class _Text:
     def patch(self, donor: States) -> _Outcome:
         before, right_before = self._judge(self.own.logits[None])
         theirs, _ = self._judge(self.given[None])
-        after, right = (np.repeat(value, len(self.cells)) for value in (before, right_before))
+        after, right = np.repeat(before, len(self.cells)), np.repeat(right_before, len(self.cells))
         for start in range(0, len(self.cells), MAX_CELLS):
             part = [_cell(donor, *cell) for cell in self.cells[start : start + MAX_CELLS]]
             for numbers, logits in suffix_batches(self.receiver, self.own, part):
@@ -223,17 +228,21 @@ def _cell(donor: States, unit: Unit, where: Where) -> Cell:
     )
 
 
-def _frame(prompt: Prompt, cells: Sequence[tuple[Unit, Where]], texts: Sequence[_Outcome]) -> pd.DataFrame:
-    """One line per cell, its values the means of the two texts."""
+def _lines(
+    prompt: Prompt, cells: Sequence[tuple[Unit, Where]], donor: str, texts: Sequence[_Outcome]
+) -> list[tuple[object, ...]]:
+    """One line per cell, its values the means of the two texts: :data:`COLUMNS` without the two models."""
     effects = np.mean([text.effects for text in texts], axis=0)
     gap = float(np.mean([text.gap for text in texts]))
     recovery = effects / gap if abs(gap) >= MIN_GAP else np.full(len(cells), np.nan)
-    described = [
-        (unit.grid.site, unit.grid.by, unit.grid.window, unit.layer, unit.head, unit.first_neuron, where.role, where.position)
-        for unit, where in cells
+    right_before = all(text.right_before for text in texts)
+    right_after = np.all([text.right for text in texts], axis=0)
+    return [
+        (
+            prompt.item, prompt.group, donor, unit.grid.site, unit.grid.by, unit.grid.window, unit.layer, unit.head,
+            unit.first_neuron, where.role, where.position, effect, gap, share, right_before, right,
+        )
+        for (unit, where), effect, share, right in zip(
+            cells, effects.tolist(), recovery.tolist(), right_after.tolist(), strict=True
+        )
     ]  # fmt: skip
-    frame = pd.DataFrame(described, columns=CELL).astype(dict.fromkeys(("head", "neurons", "position"), "Int64"))
-    return frame.assign(
-        item=prompt.item, group=prompt.group, effect=effects, gap=gap, recovery=recovery,
-        right_before=all(text.right_before for text in texts), right_after=np.all([text.right for text in texts], axis=0),
-    )  # fmt: skip

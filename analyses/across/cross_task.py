@@ -8,7 +8,7 @@ lack, there is nothing to bring.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,9 @@ from analyses.patching.grids import Grid
 from analyses.prompts import Prompt
 from probes.metrics import mean_intervals
 from probes.tasks.items import Item
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 GRIDS = (Grid("resid_post", "role"), Grid("resid_post", "all"), Grid("z", "all"))
 """The residual stream at every layer, at each role and at all positions, and every head at all positions."""
@@ -39,6 +42,7 @@ def cross_patch_task(
     controls: Mapping[str, LoadedModel] | None = None,
     max_prompts: int | None = None,
     max_items: int = 6,
+    random_items: int | None = 3,
     check_exact: int = 3,
     clusters: Literal["item", "group"] = "item",
     seed: int = 0,
@@ -57,6 +61,7 @@ def cross_patch_task(
         controls: further models by name that also give to ``base``, such as another seed of it.
         max_prompts: prompts that both models answer, the first ones; all where it is None.
         max_items: items that are patched, the first ones of those that either model gets right.
+        random_items: how many of them also get the random donor, the first ones; all where it is None.
         check_exact: cells to check against plain forward passes, in each direction.
         clusters: what intervals resample.
         seed: seed of the controls, the checked cells and the intervals.
@@ -90,9 +95,10 @@ def cross_patch_task(
 
         found.append(
             cross_patch(
-                receiver, donor, chosen, grids, names=names, check_exact=check_exact, seed=seed, progress=advance
+                receiver, donor, chosen, grids, names=names, random_items=random_items,
+                check_exact=check_exact, seed=seed, progress=advance,
             )
-        )
+        )  # fmt: skip
     counts = {
         "prompts": len(told), "base_right": told.base_right.sum(), "code_right": told.code_right.sum(),
         "both_right": (told.base_right & told.code_right).sum(), "either_right": (told.base_right | told.code_right).sum(),
@@ -137,40 +143,39 @@ def summary(
     """Means over the items of each receiver, donor and kind of cell, with 95% intervals that resample clusters.
 
     Returns:
-        :data:`SETTING`; items, clusters; effect and recovery with ``_low`` and ``_high``, recovery over the items whose
-        gap is large enough; dropped, the number of the others; gap; accuracy_before and accuracy_after (right in both
-        texts).
+        :data:`SETTING`; items; effect and recovery with ``_low`` and ``_high``, recovery over the items whose gap is
+        large enough; dropped, the number of the others; gap; accuracy_before and accuracy_after (right in both texts).
     """
-    values = ["effect", "recovery", "right_before", "right_after"]
-    numbers = cells[values].astype(float)
-    keys = [*SETTING, "item", "group"]
-    per_item = pd.concat([cells[keys], numbers, cells[["gap"]]], axis=1)
-    if per_item.duplicated(keys).any():  # single positions of one role
-        per_item = per_item.groupby(keys, dropna=False, sort=False, as_index=False).mean()
-    lines: list[dict[str, Any]] = []
-    parts: dict[tuple[Any, ...], list[tuple[int, pd.DataFrame]]] = {}
-    for number, (setting, part) in enumerate(per_item.groupby(SETTING, dropna=False, sort=False)):
-        lines.append(
-            {
-                **dict(zip(SETTING, setting, strict=True)), "items": len(part), "clusters": part[clusters].nunique(),
-                "dropped": int(part.recovery.isna().sum()), "gap": part.gap.mean(),
-                "accuracy_before": part.right_before.mean(), "accuracy_after": part.right_after.mean(),
-            }
-        )  # fmt: skip
-        # Settings of the same items are resampled together.
-        parts.setdefault((*part["item"], *part.recovery.isna()), []).append((number, part))
-    for same in parts.values():
-        part = same[0][1]
-        large = part.recovery.notna().to_numpy()
-        for name, kept in (("effect", np.ones(len(part), dtype=bool)), ("recovery", large)):
-            table = np.stack([each[name].to_numpy()[kept] for _, each in same], axis=1)
-            if not kept.any():
-                continue
-            intervals = mean_intervals(table, part[clusters].to_numpy()[kept], n_resamples, seed)
-            for (number, _), interval in zip(same, intervals, strict=True):
-                lines[number] |= {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}
-    columns = [name + end for name in values[:2] for end in ("", "_low", "_high")]
-    table = pd.DataFrame(lines).reindex(columns=[
-        *SETTING, "items", "clusters", *columns, "dropped", "gap", "accuracy_before", "accuracy_after"
-    ])  # fmt: skip
-    return table.astype(dict.fromkeys(("head", "neurons"), "Int64"))
+    about = cells[["item", "group"]].drop_duplicates("item")
+    rows = pd.Index(about["item"]).get_indexer(cells["item"])
+    settings = cells.groupby(SETTING, dropna=False, sort=False)
+    columns = settings.ngroup().to_numpy()
+    shape = len(about), int(columns.max()) + 1
+    count = np.zeros(shape)
+    np.add.at(count, (rows, columns), 1)
+    tables = {}
+    for name in ("effect", "recovery", "gap", "right_before", "right_after"):
+        total = np.zeros(shape)
+        np.add.at(total, (rows, columns), cells[name].astype(float))
+        tables[name] = total / np.where(count, count, np.nan)  # single positions of one role are averaged
+    found = settings.head(1)[SETTING].reset_index(drop=True).assign(items=(count > 0).sum(0))
+    for name in ("effect", "recovery"):
+        intervals = _intervals(tables[name], about[clusters].to_numpy(), n_resamples, seed)
+        for end, values in zip(("", "_low", "_high"), intervals.T, strict=True):
+            found[name + end] = values
+    return found.assign(
+        dropped=found["items"] - np.isfinite(tables["recovery"]).sum(0), gap=np.nanmean(tables["gap"], 0),
+        accuracy_before=np.nanmean(tables["right_before"], 0), accuracy_after=np.nanmean(tables["right_after"], 0),
+    )  # fmt: skip
+
+
+def _intervals(table: NDArray[np.float64], clusters: NDArray[Any], n_resamples: int, seed: int) -> NDArray[np.float64]:
+    """Estimate, low and high of each column ``[column, 3]``, over the rows that it has; NaN where it has none."""
+    found = np.full((table.shape[1], 3), np.nan)
+    patterns, which = np.unique(np.isfinite(table), axis=1, return_inverse=True)
+    for number, kept in enumerate(patterns.T):
+        same = np.flatnonzero(which.ravel() == number)
+        if kept.any():  # columns of the same rows are resampled together
+            intervals = mean_intervals(table[kept][:, same], clusters[kept], n_resamples, seed)
+            found[same] = [(each.estimate, each.low, each.high) for each in intervals]
+    return found

@@ -64,9 +64,7 @@ def role_means(loaded: LoadedModel, prompts: Iterable[Prompt], sites: Sequence[S
     counts: Counter[str] = Counter()
     for prompt in prompts:
         for ids in (prompt.clean, prompt.corrupted):
-            found = record(
-                loaded, ids, [site for site in sites if site.name not in ("resid_pre", "resid_post")], suffixes=False
-            )
+            found = record(loaded, ids, inside, suffixes=False)
             for role in set(prompt.roles):
                 rows = [position for position, other in enumerate(prompt.roles) if other == role]
                 counts[role] += len(rows)

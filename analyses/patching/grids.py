@@ -69,8 +69,8 @@ class Where:
 
 
 def default_grid(site: str) -> Grid:
-    """Layer × head for sites with heads, layer × position for all others."""
-    return Grid(site, "all" if site in WITH_HEADS else "position")
+    """Layer × head × role for sites with heads, layer × position for all others."""
+    return Grid(site, "role" if site in WITH_HEADS else "position")
 
 
 def check_grid(grid: Grid) -> None:

@@ -101,6 +101,7 @@ def record(loaded: LoadedModel, ids: Sequence[int], sites: Sequence[Site] = (), 
     kept = [_Kept() for _ in range(loaded.n_layers)]
     with ExitStack() as stack:
         stack.enter_context(reading(loaded, [*sites, final], lambda site, found: states.update({site: found[0]})))
+        stack.enter_context(_unembedding_last(loaded))
         if suffixes:
             stack.enter_context(_handing_in(loaded, kept))
         done = run(loaded, ids)
@@ -109,6 +110,20 @@ def record(loaded: LoadedModel, ids: Sequence[int], sites: Sequence[Site] = (), 
         return Recording(done.ids, stream, states, done.calls, (), done.logits)
     calls = tuple(((), {**kwargs, **dict.fromkeys(CACHE_NAMES & kwargs.keys())}) for _, kwargs in done.calls)
     return Recording(done.ids, stream, states, calls, tuple(one.pair(len(done.ids)) for one in kept), done.logits)
+
+
+@contextmanager
+def _unembedding_last(loaded: LoadedModel) -> Iterator[None]:
+    """While active, a forward pass has the logits of the last position only, by the model's own way to them."""
+
+    def keep_last(_module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (args[0][:, -1:], *args[1:])
+
+    handle = loaded.module("unembed").register_forward_pre_hook(keep_last)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager

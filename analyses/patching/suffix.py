@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from activations.engines.hooks import Edit, editing
+from activations.engines.hooks import Edit, editing, first_tensor, input_tensor
 from activations.engines.places import locate
 from activations.errors import TwinprobeError
 from activations.models import LoadedModel
@@ -39,6 +39,9 @@ MAX_LOGITS = 2**26
 SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "q", "k", "v", "mlp_post")
 READ_LATER = ("resid_pre", "k", "v")
 """Sites that the last position of the same layer reads at earlier positions; others of the last layer nothing reads."""
+
+BEFORE_MLP = ("attn_out", "z", "q", "k", "v")
+"""Sites whose patching leaves the shape of what the MLP is given and gives alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +180,7 @@ def has_suffixes(loaded: LoadedModel, ids: Sequence[int]) -> bool:
             for at in places
         ]
         found = suffix_logits(loaded, shared, cells)
-    except (NoSuffixes, AttributeError, KeyError, RuntimeError, TypeError, ValueError):
+    except (NoSuffixes, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
         return False  # an error that is not of this route's making comes up again in whole runs
     expected = torch.stack([full_logits(loaded, ids, cell) for cell in cells])
     return same_logits(found, expected)
@@ -261,6 +264,7 @@ def _climb(loaded: LoadedModel, patched: Recording, batch: Sequence[Sequence[_Cl
         for climber, end in zip(lane, ends[row], strict=True):
             for put in climber.puts:
                 placed.setdefault(put.depth, []).append(_Placed(put, row, end - length))
+    lasts = [(row, end - 1) for row, line in enumerate(ends) for end in line]
     states = patched.stream[:0, :width]
     with torch.inference_mode():
         for depth in range(batch[0][0].depth, loaded.n_layers + 1):
@@ -271,10 +275,52 @@ def _climb(loaded: LoadedModel, patched: Recording, batch: Sequence[Sequence[_Cl
                 states = states.clone()
                 _put(states, inside)
             if depth < loaded.n_layers:
-                with _inside(loaded, [one for one in here if one.put.site.name not in STREAM]):
+                within = [one for one in here if one.put.site.name not in STREAM]
+                with ExitStack() as stack:
+                    if (
+                        patched.past
+                        and depth == loaded.n_layers - 1
+                        and all(one.put.site.name in BEFORE_MLP for one in within)
+                    ):
+                        joined = [slot for slot in lasts if slot[0] < len(states)]
+                        stack.enter_context(_mlp_of(loaded, joined))
+                    stack.enter_context(_inside(loaded, within))
                     states = patched.block(loaded, depth, states, lanes[: len(states)])
-        lasts = [(row, end - 1) for row, line in enumerate(ends) for end in line]
         return head_logits(loaded, states[tuple(zip(*lasts, strict=True))][:, None])[:, 0]
+
+
+@contextmanager
+def _mlp_of(loaded: LoadedModel, slots: Sequence[tuple[int, int]]) -> Iterator[None]:
+    """While active, the last block's MLP is run for these lanes and slots only; it gives zeros for all others.
+
+    An MLP treats every position by itself, and of the last block's results only those of last positions are read.
+    """
+    path = loaded.path(f"blocks.{loaded.n_layers - 1}.mlp")
+    if path is None:
+        yield
+        return
+    chosen = tuple(zip(*slots, strict=True))
+    shape: list[int] = []
+
+    def narrow(_module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        states = input_tensor(args, kwargs)
+        shape[:] = states.shape[:2]
+        rows = states[chosen][:, None]
+        return ((rows, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": rows})
+
+    def widen(_module: torch.nn.Module, _args: Any, result: Any) -> Any:
+        rows = first_tensor(result)
+        full = rows.new_zeros(*shape, rows.shape[-1])
+        full[chosen] = rows[:, 0]
+        return (full, *result[1:]) if isinstance(result, tuple) else full
+
+    module = loaded.model.get_submodule(path)
+    handles = [module.register_forward_pre_hook(narrow, with_kwargs=True), module.register_forward_hook(widen)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _put(states: torch.Tensor, placed: Sequence[_Placed]) -> None:

@@ -73,10 +73,12 @@ def patch_prompts(
     patched or passed over.
 
     Raises:
-        TwinprobeError: an unknown direction or donor, a grid that the model does not have, a random donor with a single
-            retained item, or an architecture whose logits can not be recomputed.
+        TwinprobeError: no prompts, an unknown direction or donor, a grid that the model does not have, a random donor
+            with a single retained item, or an architecture whose logits can not be recomputed.
     """
     _check(directions, donor)
+    if not prompts:
+        raise TwinprobeError("no prompts to patch; expected 1 or more, see the reasons for which items were dropped")
     generator = np.random.default_rng(seed)
     total = 3 * len(prompts)
     chosen = [unit for grid in grids for unit in units(loaded, grid)]

@@ -44,7 +44,8 @@ def arrival(cells: pd.DataFrame) -> pd.DataFrame:
 
     High when the answer reaches the last token early on the way up, 0 when it never is there before the last layer.
     """
-    last = cells[cells.role == "last"]
+    stream = (cells.site == "resid_pre") & (cells.by == "position") & (cells.direction == "denoising")
+    last = cells[stream & (cells.role == "last")]
     return last.groupby(["task", "form", "item"], as_index=False)[["recovery"]].mean()
 
 

@@ -29,7 +29,7 @@ class ModelStages:
             parts += [self._patching(name) for name in causal]
             parts += [self._interventions(name, parts[list(self.shared.tasks).index(name)]) for name in causal]
             parts += [self._scores()]
-            self._neutral()
+        self._neutral()
         for part in parts:
             for name, frame in part.items():
                 tables[name] = pd.concat([tables[name], frame], ignore_index=True) if name in tables else frame
@@ -77,13 +77,14 @@ class ModelStages:
             return {}
 
         def patch() -> Tables:
+            from analyses.patching.grids import default_grid
             from analyses.study.causal import patch_task
 
-            items = self.shared.first_draw(task)
-            forms = sorted({form for item in items for form in item.forms})
             return patch_task(
-                self.shared.models.load(self.role), task, items, forms, bos=self.shared.bos, max_prompts=settings.prompts,
-                max_items=settings.items, check_exact=settings.check_exact, seed=self.study.seed,
+                self.shared.models.load(self.role), task, self.shared.first_draw(task), self.shared.forms(task),
+                grids=[default_grid(site) for site in settings.sites], directions=settings.directions, bos=self.shared.bos,
+                max_prompts=settings.prompts, max_items=settings.items, check_exact=settings.check_exact,
+                seed=self.study.seed,
                 n_resamples=self.study.statistics.resamples, progress=self.shared.progress(f"{self.role}/patching {task}"),
             )  # fmt: skip
 

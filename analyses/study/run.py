@@ -13,11 +13,12 @@ import pandas as pd
 
 from activations.errors import TwinprobeError
 from activations.files import disk_full, write_whole
+from analyses.study.across_stages import AcrossStages
 from analyses.study.comparisons import compare
 from analyses.study.model_stages import ModelStages
 from analyses.study.results import examples
 from analyses.study.settings import Study
-from analyses.study.shared import CAUSAL_ROLES, NEUTRAL, Shared
+from analyses.study.shared import ACROSS, CAUSAL_ROLES, NEUTRAL, Shared
 from analyses.study.side_by_side import compute_models, default_jobs
 from analyses.study.stages import Report, Tables, quiet
 from analyses.toml_files import to_toml
@@ -48,10 +49,13 @@ class StudyRun:
         """Do what is not done yet; write tables, results, figures, report and manifest; return the results."""
         began = time.monotonic()
         if self.jobs > 1 and not (self.out / "results.json").exists():
-            log = compute_models(self.study, self.out, list(self.shared.specs), self.jobs, self.shared.report)
+            log = compute_models(self.study, self.out, [*self.shared.specs, ACROSS], self.jobs, self.shared.report)
             self.shared.stages.elsewhere = {entry["stage"]: entry for entry in log}
         per_role: dict[str, Tables] = {role: ModelStages(self.shared, role).tables() for role in self.shared.specs}
         mapped = self._mapped(per_role)
+        across = AcrossStages(self.shared)
+        cells = {role: tables["patching_cells"] for role, tables in per_role.items() if "patching_cells" in tables}
+        shared = across.tables() | across.overlap(cells) | across.similarity()
         settings = self.study.statistics
         finished = self.shared.stages.tables(
             "comparisons",
@@ -72,7 +76,7 @@ class StudyRun:
                 "examples": examples([(task, self.shared.first_draw(task.name)) for task in self.shared.tasks.values()])
             },
         )
-        tables = _joined(per_role) | mapped | finished | shown
+        tables = _joined(per_role) | mapped | shared | finished | shown
         self._write_tables(tables)
         results = self._results(tables)
         self._report(results, tables)

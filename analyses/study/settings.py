@@ -83,10 +83,26 @@ class ProbesTable(Table):
 
 
 class PatchingTable(Table):
-    """How many test prompts of each task and form are run, and how many of the retained ones are patched."""
+    """How many test prompts of each task and form are run, and how many of the retained ones are patched, and where.
 
+    Sites with heads (``z``, ``q``, ``k``, ``v``) are patched head by head and role by role, others at every position.
+    """
+
+    sites: tuple[str, ...] = Field(("resid_pre", "z"), min_length=1)
+    directions: tuple[Literal["denoising", "noising"], ...] = Field(("denoising", "noising"), min_length=1)
     prompts: int = Field(100, ge=0)
     items: int = Field(16, ge=1)
+    check_exact: int = Field(3, ge=0)
+
+
+class AcrossTable(Table):
+    """Patching across the pair: prompts of each task and form that both models answer, and how many are patched.
+
+    None when ``prompts`` is 0.
+    """
+
+    prompts: int = Field(100, ge=0)
+    items: int = Field(8, ge=1)
     check_exact: int = Field(3, ge=0)
 
 
@@ -131,6 +147,7 @@ class Study(Table):
     tasks: TasksTable = TasksTable()
     probes: ProbesTable = ProbesTable()
     patching: PatchingTable = PatchingTable()
+    across: AcrossTable = AcrossTable()
     interventions: InterventionsTable = InterventionsTable()
     mapping: MappingTable = MappingTable()
     scores: ScoresTable = ScoresTable()

@@ -24,6 +24,8 @@ CAUSAL_ROLES = ("base", "code", "second_seed")
 CHARACTERS_PER_TOKEN = 3
 NEUTRAL = "neutral"
 """Name of the store of neutral passages, beside those of the tasks."""
+ACROSS = "across"
+"""What the stages of both models together are called, where those of one model have its role."""
 
 
 class Models:
@@ -87,6 +89,10 @@ class Shared:
     def first_draw(self, task: str) -> list[Item]:
         """The items that are run and patched."""
         return self.draws[task][0]
+
+    def forms(self, task: str) -> list[str]:
+        """The forms of a task."""
+        return sorted({form for item in self.first_draw(task) for form in item.forms})
 
     def all_items(self, task: str) -> list[Item]:
         """The items of all draws, each once."""

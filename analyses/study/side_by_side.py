@@ -38,7 +38,7 @@ def default_jobs(study: Study, sizes: Sequence[int | None]) -> int:
 
 
 def compute_models(study: Study, out: Path, roles: Sequence[str], jobs: int, report: Report) -> list[dict[str, Any]]:
-    """Compute the stages of every model, ``jobs`` models at a time.
+    """Compute the stages of every model and those of both together, ``jobs`` of them at a time.
 
     Returns:
         What the stages' log says of each stage: whether it was reused and how long it took.
@@ -91,9 +91,10 @@ def _watch(parent: int) -> None:
 
 
 def _compute(study: Study, out: Path, role: str) -> list[dict[str, Any]]:
+    from analyses.study.across_stages import AcrossStages
     from analyses.study.model_stages import ModelStages
-    from analyses.study.shared import Shared
+    from analyses.study.shared import ACROSS, Shared
 
     shared = Shared(study, out, lambda stage, done, total: _told.put((stage, done, total)))
-    ModelStages(shared, role).tables()
+    (AcrossStages(shared) if role == ACROSS else ModelStages(shared, role)).tables()
     return shared.stages.log
