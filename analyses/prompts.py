@@ -33,6 +33,7 @@ class Prompt:
 
     ``answer`` and ``contrast`` are the first tokens of the two answers; ``candidates`` those of every alternative,
     these two included. ``roles`` names for each position the span that covers it (``other`` where none does).
+    ``longer`` says that one of the two answers has further tokens, which are not scored.
     """
 
     item: str
@@ -45,6 +46,7 @@ class Prompt:
     candidates: tuple[int, ...]
     tokens: tuple[str, ...]
     roles: tuple[str, ...]
+    longer: bool = False
 
     def right(self, logits: Float[torch.Tensor, "... vocab"], corrupted: bool = False) -> bool:
         """Whether the answer that belongs to this text has the highest logit among the candidates."""
@@ -123,10 +125,15 @@ def _prompt(
     if found.count(answer) > 1 or found.count(contrast) > 1:
         return "another candidate shares an answer's first token"
     candidates = {token for token in found if token is not None}
+    longest = max(
+        len(tokens[text + one]) - len(own[text])
+        for text, one in ((asked.form.text, asked.answer), (asked.contrast.text, asked.contrast.answer))
+    )
     item = asked.item
     return Prompt(
         item.id, item.group, item.difficulty, clean.ids, corrupted.ids, answer, contrast, tuple(sorted(candidates)),
         tuple(loaded.tokenizer.convert_ids_to_tokens(list(clean.ids))), _roles(asked.form.spans, clean.offsets),
+        longest > 1,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import click
 
 from activations.errors import TwinprobeError
 from cli.cache import cache
+from cli.circuit import circuit
 from cli.compare import compare
 from cli.patch import patch
 from cli.pretrain import pretrain
@@ -34,7 +35,7 @@ def command() -> None:
     """The group of all commands."""
 
 
-for part in (compare, cache, probe, patch, pretrain, show, store):
+for part in (compare, cache, probe, patch, circuit, pretrain, show, store):
     command.add_command(part)
 
 

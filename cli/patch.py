@@ -2,41 +2,77 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
+from cli.contrasts import check_folder, chosen_items, chosen_pair, contrast_options
 from cli.options import COUNT, PATH, bos_option, json_option, loading_options, model_spec, seed_option
-from cli.output import print_json, print_table, progress, quiet_libraries
+from cli.output import print_json, progress, quiet_libraries
+
+SITES = ("resid_pre", "z")
+METRICS = ("logit_difference", "probability", "rank", "kl")
+METHODS = ("atp", "ig-inputs", "ig-activations", "atp*")
+DONORS = ("contrast", "mean", "random", "identity")
+DIRECTIONS = {"denoising": ("denoising",), "noising": ("noising",), "both": ("denoising", "noising")}
 
 
 @click.command(
     epilog="""\b
 Examples:
   twinprobe patch --pair embedded --task nesting --out runs/patch
+  twinprobe patch --pair embedded --task binding --site z --by all --direction both --out runs/heads
+  twinprobe patch --pair embedded --task binding --attribution atp --out runs/estimates
+  twinprobe patch --pair embedded --task binding --across --out runs/across
   twinprobe patch --base ./model-a --code ./model-b --items items.jsonl --out runs/patch
 
 \b
 A line of items.jsonl (docs/FORMATS.md); each text ends where its answer begins:
   {"id": "1", "clean": "...", "answer": " box", "corrupted": "...", "contrast": " bag"}
 
-Only items that a model answers rightly in both texts are patched; the table shows how many."""
+Only items that a model answers rightly in both texts are patched; the table shows how many. docs/PATCHING.md explains
+every option."""
 )
-@click.option("--pair", default=None, help="A pair of the registry (twinprobe show pairs).")
-@click.option("--base", default=None, help="Instead of --pair: the base model.")
-@click.option("--code", default=None, help="Instead of --pair: the code model.")
-@click.option("--task", default=None, help="A task (twinprobe show tasks); its test items are used.")
-@click.option(
-    "--items",
-    "items_file",
-    type=PATH,
-    metavar="FILE",
-    help="Instead of --task: JSONL file of your own items (docs/FORMATS.md).",
-)
-@click.option("--form", "forms", multiple=True, help="Form of the task, code or prose; all of them when not given.")
-@click.option("--max-prompts", type=COUNT, default=100, show_default=True, help="Prompts run per form.")
+@contrast_options
 @click.option("--max-items", type=COUNT, default=32, show_default=True, help="Retained items patched per form.")
+@click.option(
+    "--site",
+    "sites",
+    multiple=True,
+    default=SITES,
+    show_default=True,
+    help="What is patched in every layer: resid_pre, resid_mid, resid_post, attn_out, mlp_out, z, q, k, v, mlp_post; may "
+    "be repeated.",
+)
+@click.option("--by", default=None, help="Patch by position, role or all; by role for z, q, k, v, by position else.")
+@click.option(
+    "--window", type=COUNT, default=1, show_default=True, help="Neighbouring layers that are patched together."
+)
+@click.option("--neurons", type=COUNT, default=None, help="At mlp_post: groups of so many neurons, each patched alone.")
+@click.option("--direction", type=click.Choice([*DIRECTIONS]), default="denoising", show_default=True)
+@click.option(
+    "--donor",
+    type=click.Choice(DONORS),
+    default="contrast",
+    show_default=True,
+    help="What is put in: the item's other text, the mean of its role, another item, or what is there already.",
+)
+@click.option(
+    "--metric",
+    type=click.Choice(METRICS),
+    default=METRICS[0],
+    show_default=True,
+    help="Metric of the map, its picture and its top cells; the table of cells has all.",
+)
+@click.option(
+    "--attribution", type=click.Choice(METHODS), default=None, help="Estimate by gradients instead, checked exactly."
+)
+@click.option(
+    "--check-cells", type=COUNT, default=5000, show_default=True, help="With --attribution: cells computed exactly."
+)
+@click.option("--across", is_flag=True, help="Patch each model with the other's activations, too.")
 @click.option(
     "--check-exact",
     type=click.IntRange(min=0),
@@ -58,6 +94,16 @@ def patch(
     forms: tuple[str, ...],
     max_prompts: int,
     max_items: int,
+    sites: tuple[str, ...],
+    by: str | None,
+    window: int,
+    neurons: int | None,
+    direction: str,
+    donor: str,
+    metric: str,
+    attribution: str | None,
+    check_cells: int,
+    across: bool,
     check_exact: int,
     out: Path,
     seed: int,
@@ -65,96 +111,73 @@ def patch(
     as_json: bool,
     **loading: Any,
 ) -> None:
-    """Denoise the residual stream at every layer × position and see where the answer comes back."""
-    from activations.errors import TwinprobeError
+    """Patch activations of every layer in both models of a pair, and see where the answer is decided."""
+    names = chosen_pair(pair, base, code)
+    items, label, used = chosen_items(task, items_file, forms, seed)
+    if attribution:
+        _check_attribution(by, window, neurons, donor, metric, loading["quantization"])
+    check_folder(out, (".csv", ".png"))
+    from cli.patch_job import Job, Tables, grids, joined
 
-    names = _pair(pair, base, code)
-    if (task is None) == (items_file is None):
-        raise TwinprobeError("give either --task NAME or --items FILE")
-    items, label = _items(task, items_file, seed)
-    known = sorted({form for item in items for form in item.forms})
-    unknown = [form for form in forms if form not in known]
-    if unknown:
-        raise TwinprobeError(f"form {unknown[0]!r} is not there; {label} has {', '.join(known)}")
-    if out.exists() and (not out.is_dir() or any(path.suffix not in (".csv", ".png") for path in out.iterdir())):
-        raise TwinprobeError(f"{out} holds other files; choose another --out")
+    chosen = grids(sites, by, window, neurons)
     quiet_libraries(names.values())
-    import pandas as pd
-
     from activations.inputs import resolve_bos
     from activations.models import load_model, load_tokenizer
-    from analyses.report.figures import patching_map
-    from analyses.study.causal import patch_task
+    from analyses.across.compatibility import check_compatible
+    from cli.patch_results import PRINTED, draw, require_patched, show, write_tables
 
     specs = {role: model_spec(name, None, loading) for role, name in names.items()}
     prepend = resolve_bos(bos, [load_tokenizer(spec) for spec in specs.values()])
     out.mkdir(parents=True, exist_ok=True)  # a place that can not be written is found before the work is done
-    parts: dict[str, list[pd.DataFrame]] = {}
+    job = Job(
+        label, items, chosen, DIRECTIONS[direction], donor, metric, prepend, max_prompts, max_items, check_exact, seed
+    )
+    load = partial(load_model, check=loading["self_check"])
+    # Models are held together only where both are needed at once.
+    held = {role: load(spec) for role, spec in specs.items()} if across else {}
+    if across:
+        check_compatible(held["base"], held["code"])
+    parts: list[Tables] = []
     with progress(f"patching {label}") as report:
         for role, spec in specs.items():
-
-            def advance(done: int, total: int, role: str = role) -> None:
-                report(role, done, total)
-
-            loaded = load_model(spec, check=loading["self_check"])
-            tables = patch_task(
-                loaded, label, items, list(dict.fromkeys(forms)) or known, bos=prepend, max_prompts=max_prompts,
-                max_items=max_items, check_exact=check_exact, seed=seed, n_resamples=1000, progress=advance,
-            )  # fmt: skip
-            for name, table in tables.items():
-                parts.setdefault(name, []).append(table.assign(model=role))
-    tables = {name: pd.concat(frames, ignore_index=True) for name, frames in parts.items()}
-    for name, table in tables.items():
-        table.to_csv(out / f"{name}.csv", index=False)
-    pictures = []
-    if "patching" in tables:
-        for form in tables["patching"].form.unique():
-            picture = out / f"patching-{label}-{form}.png"
-            patching_map(tables["patching"], label, form, picture)
-            pictures.append(str(picture))
+            loaded = held.get(role) or load(spec)
+            for form in used:
+                found = (
+                    job.attribute(loaded, form, role, report, attribution, check_cells)
+                    if attribution
+                    else job.patch(loaded, form, role, report)
+                )
+                parts.append({name: table.assign(model=role) for name, table in found.items()})
+        if across:
+            parts += [job.across(held["base"], held["code"], form, report) for form in used]
+    tables = joined(parts)
+    write_tables(tables, out)
+    require_patched(tables, label, out)
+    pictures = draw(tables, label, out)
     if as_json:
         from probes.tables import records
 
-        print_json(
-            {**{name: records(tables[name]) for name in ("retention", "patching") if name in tables}, "out": str(out)}
-        )
+        print_json({**{name: records(tables[name]) for name in PRINTED if name in tables}, "out": str(out)})
         return
-    columns = ["model", "form", "prompts", "both_right", "chance", "retained", "patched", "not_aligned", "max_error"]
-    retention = tables["retention"].reindex(columns=columns)
-    print_table(
-        f"Retention on {label}",
-        columns,
-        [
-            tuple(None if pd.isna(value) else value for value in line)
-            for line in retention.astype(object).itertuples(index=False)
-        ],
-        caption="both_right: right in the clean and the corrupted text; chance: share a guess among the candidates would get.",
-    )
+    show(tables, label)
     click.echo("\n".join([f"tables in {out}", *pictures]))
 
 
-def _pair(pair: str | None, base: str | None, code: str | None) -> dict[str, str]:
+def _check_attribution(
+    by: str | None, window: int, neurons: int | None, donor: str, metric: str, quantization: str | None
+) -> None:
+    """Raise TwinprobeError where something is asked for that attribution does not do."""
     from activations.errors import TwinprobeError
-    from activations.pairs import get_pair
 
-    if (pair and (base or code)) or (not pair and not (base and code)):
-        raise TwinprobeError("give either --pair NAME, or both --base MODEL and --code MODEL")
-    if pair:
-        found = get_pair(pair)
-        if found.kind != "decoder":
-            raise TwinprobeError(f"pair {pair!r} is an {found.kind} pair; patching needs causal language models")
-        return {"base": found.base, "code": found.code}
-    return {"base": str(base), "code": str(code)}
-
-
-def _items(task: str | None, items_file: Path | None, seed: int) -> tuple[list[Any], str]:
-    from activations.errors import TwinprobeError
-    from probes.tasks import get_task
-    from probes.tasks.from_file import read_items
-
-    if items_file:
-        return read_items(items_file), items_file.stem
-    chosen = get_task(str(task))
-    if not chosen.causal:
-        raise TwinprobeError(f"task {task!r} has no answers and contrasts, so it can not be patched")
-    return chosen.generate(600, seed), chosen.name
+    if quantization:
+        raise TwinprobeError(
+            f"--attribution needs gradients, and {quantization} weights have none; leave out --attribution or --quantization"
+        )
+    given = {
+        "--by": by not in (None, "position"), "--window": window != 1, "--neurons": neurons is not None,
+        "--donor": donor != "contrast", "--metric": metric != METRICS[0],
+    }  # fmt: skip
+    if other := [name for name, differs in given.items() if differs]:
+        raise TwinprobeError(
+            f"--attribution estimates the logit difference after contrast patches, position by position; leave out {other[0]}"
+        )

@@ -24,12 +24,12 @@ import pandas as pd
 from activations.errors import TwinprobeError
 from activations.models import LoadedModel
 from analyses.across.compatibility import check_compatible
-from analyses.patching.donors import States, from_run, matched
+from analyses.answers import MIN_GAP
+from analyses.patching.donors import MAX_CELLS, States, cell_of, from_run, matched
 from analyses.patching.grids import Grid, Unit, Where, sites_of, units, wheres
 from analyses.patching.head import check_head
-from analyses.patching.metrics import MIN_GAPS
 from analyses.patching.recording import STREAM, Recording, record
-from analyses.patching.suffix import Cell, Patch, full_logits, has_suffixes, suffix_batches, suffix_logits
+from analyses.patching.suffix import full_logits, has_suffixes, suffix_batches, suffix_logits
 from analyses.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -48,10 +48,6 @@ CELL = ["site", "by", "window", "layer", "head", "neurons", "role", "position"]
 COLUMNS = [
     "item", "group", "receiver", "donor_model", "donor", *CELL, "effect", "gap", "recovery", "right_before", "right_after",
 ]  # fmt: skip
-MIN_GAP = MIN_GAPS["logit_difference"]
-"""Items between which the two models differ by less are left out of recoveries, and counted."""
-MAX_CELLS = 4096
-"""Cells whose activations are held at a time; bounds memory however many are asked for."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +167,7 @@ class _Text:
         theirs, _ = self._judge(self.given[None])
         after, right = np.repeat(before, len(self.cells)), np.repeat(right_before, len(self.cells))
         for start in range(0, len(self.cells), MAX_CELLS):
-            part = [_cell(donor, *cell) for cell in self.cells[start : start + MAX_CELLS]]
+            part = [cell_of(donor, *cell) for cell in self.cells[start : start + MAX_CELLS]]
             for numbers, logits in suffix_batches(self.receiver, self.own, part):
                 at = [start + number for number in numbers]
                 after[at], right[at] = self._judge(logits)
@@ -179,7 +175,7 @@ class _Text:
 
     def error(self, donor: States, number: int) -> float:
         """How far the logits of one cell are from those of a plain forward pass."""
-        cell = _cell(donor, *self.cells[number])
+        cell = cell_of(donor, *self.cells[number])
         [found] = suffix_logits(self.receiver, self.own, [cell])
         return float((found - full_logits(self.receiver, self.own.ids, cell)).abs().max())
 
@@ -218,14 +214,6 @@ def _wheres(prompt: Prompt, by: str, first: int) -> list[Where]:
         if kept := tuple(position for position in where.positions if position >= first):
             found.append(replace(where, positions=kept))
     return found
-
-
-def _cell(donor: States, unit: Unit, where: Where) -> Cell:
-    at = list(where.positions)
-    return tuple(
-        Patch(site, where.positions, donor(replace(site, head=None))[at][:, unit.columns], unit.columns)
-        for site in unit.sites
-    )
 
 
 def _lines(

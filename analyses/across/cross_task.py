@@ -16,7 +16,7 @@ import pandas as pd
 from activations.models import LoadedModel
 from analyses.across.compatibility import shared_prompts
 from analyses.across.cross_patching import CELL, CrossPatching, cross_patch
-from analyses.across.grafting import answers
+from analyses.answers import answers
 from analyses.patching.grids import Grid
 from analyses.prompts import Prompt
 from probes.metrics import mean_intervals

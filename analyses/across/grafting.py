@@ -17,7 +17,7 @@ import pandas as pd
 from activations.errors import TwinprobeError
 from activations.models import LoadedModel
 from analyses.across.mixing import check_mixing, mix, parts
-from analyses.last_logits import last_logits
+from analyses.answers import answers
 from analyses.prompts import Prompt
 from probes.metrics import mean_intervals
 
@@ -41,8 +41,8 @@ def graft(
 
     Returns:
         One line per host (``base`` or ``code``: the model that is grafted into), graft (its parts joined by ``+``;
-        ``none`` for the untouched host) and prompt, with the columns of :func:`answers` and what the graft changed:
-        right_change, logit_difference_change.
+        ``none`` for the untouched host) and prompt, with the columns of :func:`analyses.answers.answers` and what the
+        graft changed: right_change, logit_difference_change.
 
     Raises:
         TwinprobeError: the models are not compatible or differ in more than their weights, or a part is not known.
@@ -64,7 +64,7 @@ def interpolate(
     """Answers to every prompt with all weights ``(1 - alpha) * base + alpha * code``.
 
     Returns:
-        One line per alpha and prompt, with the columns of :func:`answers` and what changed from ``base``:
+        One line per alpha and prompt, with the columns of :func:`analyses.answers.answers` and what changed from ``base``:
         right_change, logit_difference_change.
 
     Raises:
@@ -80,33 +80,6 @@ def interpolate(
         after = answers(mix(base, code, dict.fromkeys(parts(base), alpha)), prompts)
         frames.append(_changes(after, before).assign(alpha=alpha))
     return pd.concat(frames, ignore_index=True)
-
-
-def answers(loaded: LoadedModel, prompts: Sequence[Prompt]) -> pd.DataFrame:
-    """How a model answers both texts of every prompt, one line per prompt.
-
-    Returns:
-        item, group, difficulty; of each text whether the model prefers its answer among the candidates (clean_right,
-        corrupted_right) and the logit of the clean answer minus that of the contrast (clean, corrupted); right: whether
-        it is right in both; logit_difference: in favour of the text's own answer, mean of the two texts.
-    """
-    frame = pd.DataFrame(
-        {name: [getattr(prompt, name) for prompt in prompts] for name in ("item", "group", "difficulty")}
-    )
-    # In one call, as both texts of a prompt have one length and run together.
-    texts = [*(prompt.clean for prompt in prompts), *(prompt.corrupted for prompt in prompts)]
-    right, difference = {}, {}
-    for number, logits in last_logits(loaded, texts):
-        prompt = prompts[number % len(prompts)]
-        right[number] = prompt.right(logits, corrupted=number >= len(prompts))
-        difference[number] = float(prompt.logit_difference(logits))
-    for start, name in ((0, "clean"), (len(prompts), "corrupted")):
-        numbers = range(start, start + len(prompts))
-        frame[f"{name}_right"] = [right[number] for number in numbers]
-        frame[name] = [difference[number] for number in numbers]
-    return frame.assign(
-        right=frame.clean_right & frame.corrupted_right, logit_difference=(frame.clean - frame.corrupted) / 2
-    )
 
 
 def summary(

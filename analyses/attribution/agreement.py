@@ -1,4 +1,4 @@
-"""Exact effects of chosen cells by plain hooked forward passes, and how well estimates agree with them."""
+"""Exact effects of chosen cells, and how well estimates agree with them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from activations.engines.hooks import editing, forward
+from activations.engines.places import locate
 from activations.errors import TwinprobeError
 from activations.models import LoadedModel
 from activations.sites import WITH_HEADS, Site
+from analyses.patching.recording import STREAM, Recording, record
+from analyses.patching.suffix import Patch, has_suffixes, suffix_batches
 from analyses.prompts import DIRECTIONS, Prompt
 
 if TYPE_CHECKING:
-    import torch
-    from jaxtyping import Int
     from numpy.typing import ArrayLike, NDArray
 
-MAX_TOKENS = 2048
-"""Tokens of one forward pass; bounds memory however many cells are checked."""
+MAX_CELLS = 4096
+"""Cells whose donated activations are held at a time; bounds memory however many are checked."""
 
 
 @dataclass(frozen=True)
@@ -82,60 +82,43 @@ def sample_cells(cells: pd.DataFrame, n_cells: int, seed: int) -> pd.DataFrame:
     return different.sample(min(n_cells, len(different)), random_state=seed)
 
 
-def exact_effects(loaded: LoadedModel, prompt: Prompt, cells: pd.DataFrame) -> NDArray[np.float64]:
-    """The change of the logit difference that each cell's patch makes, in logits, by plain forward passes with a hook.
+def exact_effects(
+    loaded: LoadedModel, prompt: Prompt, cells: pd.DataFrame, suffixes: bool | None = None
+) -> NDArray[np.float64]:
+    """The change of the logit difference that each cell's patch makes, in logits, by exact patching.
 
     Args:
         loaded: a decoder; it is left as it was found.
         prompt: the contrast.
         cells: lines of the table of :func:`analyses.attribution.nodes.attribute` for this prompt, each a patch of its own.
+        suffixes: what :func:`analyses.patching.suffix.has_suffixes` says of this model, which is asked if not given.
 
     Returns:
         One effect per line, in the order of the lines.
     """
-    import torch
-
-    pair = torch.tensor([prompt.clean, prompt.corrupted], device=loaded.device)
-    plain = _differences(loaded, prompt, pair)
-    sites = {_site(line) for line in cells.itertuples()}
-    donors = forward(loaded, pair, torch.ones_like(pair), sorted(sites, key=str)) if sites else {}
-    effects = np.empty(len(cells))
-    size = max(1, MAX_TOKENS // len(prompt.clean))
-    lines = list(enumerate(cells.itertuples()))
-    for site in sites:
-        for direction, (patched, donor) in DIRECTIONS.items():
-            chosen = [
-                (number, line.position) for number, line in lines if (_site(line), line.direction) == (site, direction)
-            ]
-            for part in (chosen[start : start + size] for start in range(0, len(chosen), size)):
-                positions = torch.tensor([position for _, position in part], device=loaded.device)
-                rows = pair[patched].expand(len(part), -1)
-                with editing(loaded, site, _putting(donors[site][donor], positions)):
-                    after = _differences(loaded, prompt, rows)
-                effects[[number for number, _ in part]] = (after - plain[patched]).double().cpu().numpy()
+    if suffixes is None:
+        suffixes = has_suffixes(loaded, prompt.clean)
+    lines = [_line(line) for line in cells.itertuples()]
+    inside = list(dict.fromkeys(replace(site, head=None) for _, site, _ in lines if site.name not in STREAM))
+    runs = [record(loaded, ids, inside, suffixes=suffixes) for ids in (prompt.clean, prompt.corrupted)]
+    effects = np.zeros(len(lines))
+    for direction, (patched, donor) in DIRECTIONS.items():
+        own = prompt.logit_difference(runs[patched].logits)
+        chosen = [number for number, line in enumerate(lines) if line[0] == direction]
+        for start in range(0, len(chosen), MAX_CELLS):
+            part = chosen[start : start + MAX_CELLS]
+            patches = [(_patch(loaded, runs[donor], *lines[number][1:]),) for number in part]
+            for found, logits in suffix_batches(loaded, runs[patched], patches):
+                moved = prompt.logit_difference(logits) - own
+                effects[[part[index] for index in found]] = moved.double().cpu().numpy()
     return effects
 
 
-def _site(line: Any) -> Site:
-    site = Site(line.site, line.layer)
-    return replace(site, head=int(line.head)) if line.site in WITH_HEADS else site
+def _line(line: Any) -> tuple[str, Site, int]:
+    head = int(line.head) if line.site in WITH_HEADS else None
+    return line.direction, Site(line.site, line.layer, head), line.position
 
 
-def _putting(donor: torch.Tensor, positions: torch.Tensor) -> Any:
-    """An edit that gives row ``i`` of a batch the donor's activation at the ``i``-th of ``positions``."""
-
-    def put(activation: torch.Tensor) -> torch.Tensor:
-        changed = activation.clone()
-        rows, columns = range(len(positions)), positions.to(activation.device)
-        changed[list(rows), columns] = donor.to(activation.device)[columns]
-        return changed
-
-    return put
-
-
-def _differences(loaded: LoadedModel, prompt: Prompt, rows: Int[torch.Tensor, "batch pos"]) -> torch.Tensor:
-    import torch
-
-    with torch.inference_mode():
-        logits = loaded.model(input_ids=rows, attention_mask=torch.ones_like(rows), use_cache=False).logits
-    return prompt.logit_difference(logits[:, -1]).float()
+def _patch(loaded: LoadedModel, donor: Recording, site: Site, position: int) -> Patch:
+    columns = locate(loaded, site).columns
+    return Patch(site, (position,), donor.at(replace(site, head=None))[[position]][:, columns])

@@ -5,13 +5,14 @@ from __future__ import annotations
 import heapq
 
 import numpy as np
+from numpy.typing import NDArray
 
 from activations.errors import TwinprobeError
 from analyses.circuits.graph import Graph, Kept, Scores
 
 
 def top(graph: Graph, scores: Scores, n: int) -> Kept:
-    """The ``n`` edges of largest magnitude, without those that lie on no path (Hanna et al. 2024, section 3.1).
+    """The ``n`` edges of largest magnitude, without those that lie on no path (Hanna et al. 2024, arXiv 2403.17806).
 
     Raises:
         TwinprobeError: ``n`` is below 1.
@@ -25,7 +26,7 @@ def top(graph: Graph, scores: Scores, n: int) -> Kept:
 
 
 def greedy(graph: Graph, scores: Scores, n: int) -> Kept:
-    """Grow a circuit from the logits backwards by ``n`` edges, then prune it (Hanna et al. 2024, section 3.1).
+    """Grow a circuit from the logits backwards by ``n`` edges, then prune it (Hanna et al. 2024, arXiv 2403.17806).
 
     The next edge is the largest in magnitude among those into what the circuit has already.
 
@@ -57,8 +58,7 @@ def greedy(graph: Graph, scores: Scores, n: int) -> Kept:
 
 def prune(graph: Graph, kept: Kept) -> Kept:
     """The edges that lie on a path from the input to the logits; all others change nothing."""
-    reached = np.zeros(len(graph.senders), dtype=bool)
-    reached[0] = True
+    reached = np.arange(len(graph.senders)) == 0
     # Senders come after all that they are computed from: one walk up and one walk down the layers.
     for sender, receivers in enumerate(graph.inputs):
         if receivers:
@@ -83,56 +83,43 @@ def random_edges(graph: Graph, n: int, generator: np.random.Generator) -> Kept:
 
 
 def random_paths(graph: Graph, n: int, generator: np.random.Generator) -> Kept:
-    """``n`` edges of random paths from the input to the logits (fewer, where no path leads on).
+    """``n`` edges of random paths from the input to the logits.
 
-    Paths are random walks down from what the circuit has already; walks that are too long for the edges that are left
-    are given up, and edges between parts of the circuit take their place.
+    Paths are random walks from the circuit so far down to the input. Where walks keep coming out longer than what is
+    left to draw, edges between parts of the circuit are drawn instead; there are fewer than ``n`` where none are left.
     """
     kept = np.zeros_like(graph.every)
     while (left := n - int(kept.sum())) > 0:
-        walk = _walk(graph, kept, left, generator)
-        if walk is None:
-            inside = _inside(graph, kept)
+        drawn = _walk(graph, kept, left, generator)
+        if drawn is None:
+            inside = np.argwhere(graph.every & ~kept & kept.any(0) & _leading_on(graph, kept)[:, None])
             if not len(inside):
                 break
-            walk = [tuple(inside[generator.integers(len(inside))])]
-        for place in walk:
-            kept[place] = True
+            drawn = inside[generator.integers(len(inside), size=1)]
+        kept[tuple(drawn.T)] = True
     return kept
 
 
 def _walk(
     graph: Graph, kept: Kept, left: int, generator: np.random.Generator, attempts: int = 100
-) -> list[tuple[int, ...]] | None:
-    """A random walk down to the input or to what is kept already, of at most ``left`` edges that are not."""
-    last = len(graph.receivers) - 1
+) -> NDArray[np.int64] | None:
+    """A random walk down to the input, of at most ``left`` edges that are not kept yet: receivers and senders."""
+    starts = np.flatnonzero(_leading_on(graph, kept))
     for _ in range(attempts):
-        receivers = _fed(graph, kept)
-        receiver, walk = int(generator.choice(receivers)), []
-        while len(walk) <= left:
+        receiver, walk = int(generator.choice(starts)), []
+        while receiver >= 0:
             sender = int(generator.integers(graph.receivers[receiver].reads))
             walk.append((receiver, sender))
-            if sender == 0:
-                break
-            receiver = int(generator.choice(graph.inputs[sender]))
-        new = [place for place in walk if not kept[place]]
-        if walk[-1][1] == 0 and 0 < len(new) <= left:
-            return new
-    return None if kept.any() else [(last, 0)]
+            receiver = int(generator.choice(graph.inputs[sender])) if sender else -1
+        if 1 <= sum(not kept[place] for place in walk) <= left:
+            return np.array(walk)
+    return None
 
 
-def _fed(graph: Graph, kept: Kept) -> list[int]:
-    """Receivers that lead on to the logits in a circuit without loose ends."""
-    used = {0, *np.flatnonzero(kept.any(0)).tolist()} - {0}
-    return [n for n, r in enumerate(graph.receivers) if r.site is None or used.intersection(r.feeds)]
-
-
-def _inside(graph: Graph, kept: Kept) -> np.ndarray:
-    """Edges between parts of a circuit that are not in it."""
-    senders = kept.any(0)
-    receivers = np.zeros(len(graph.receivers), dtype=bool)
-    receivers[_fed(graph, kept)] = True
-    return np.argwhere(graph.every & ~kept & senders & receivers[:, None])
+def _leading_on(graph: Graph, kept: Kept) -> NDArray[np.bool_]:
+    """Receivers ``[receiver]`` that something of the circuit, or the logits, is computed from."""
+    used = np.asarray(kept.any(0))
+    return np.array([receiver.site is None or used[list(receiver.feeds)].any() for receiver in graph.receivers])
 
 
 def _check(n: int) -> None:

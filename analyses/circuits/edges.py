@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,12 +26,11 @@ from activations.errors import TwinprobeError, did_you_mean
 from activations.models import LoadedModel
 from activations.sites import Site
 from analyses.attribution.gradients import Slopes, differentiate
-from analyses.attribution.nodes import DIRECTIONS
-from analyses.circuits.graph import Graph, Receiver, Scores
+from analyses.circuits.graph import Graph, Kept, Scores
 from analyses.circuits.outputs import Contributed, contributed, sites_of
-from analyses.circuits.parts import few, kind_of, read_receiver, site_of, thawed
+from analyses.circuits.parts import by_site, few, read_receiver, thawed
 from analyses.patching.recording import Call
-from analyses.prompts import Prompt
+from analyses.prompts import DIRECTIONS, Prompt
 
 if TYPE_CHECKING:
     import torch
@@ -90,7 +88,7 @@ def edge_scores(
     Raises:
         TwinprobeError: the model is quantised, an unknown method or direction, or no steps.
     """
-    _check(method, direction, steps)
+    check_options(method, direction, steps)
     patched, donor = DIRECTIONS[direction]
     both = runs or runs_of(loaded, graph, prompt)
     gradients = _input_gradients(loaded, graph, prompt, both, patched, steps if method == "eap-ig" else 0)
@@ -99,13 +97,16 @@ def edge_scores(
     return np.where(graph.every, found.double().cpu().numpy(), 0.0)
 
 
-def edge_table(graph: Graph, prompt: Prompt, scores: Scores, direction: str, gap: float) -> pd.DataFrame:
-    """One line per edge: item, group, direction, sender, receiver, effect (logits) and recovery (effect / ``gap``).
+def edge_table(
+    graph: Graph, prompt: Prompt, scores: Scores, direction: str, gap: float, kept: Kept | None = None
+) -> pd.DataFrame:
+    """One line per edge of the graph, or of a circuit of it.
 
-    ``gap`` is the logit difference of the clean minus that of the corrupted run; noising that does harm is negative.
+    Columns: item, group, direction, sender, receiver, effect (logits) and recovery (effect / ``gap``). ``gap``
+    is the logit difference of the clean minus that of the corrupted run; noising that does harm is negative.
     """
-    names = graph.names(graph.every)
-    effects = scores[graph.every]
+    chosen = graph.every if kept is None else kept
+    names, effects = graph.names(chosen), scores[chosen]
     return pd.DataFrame(
         {
             "item": prompt.item,
@@ -119,10 +120,17 @@ def edge_table(graph: Graph, prompt: Prompt, scores: Scores, direction: str, gap
     )
 
 
-def _check(method: str, direction: str, steps: int) -> None:
+def check_options(method: str, direction: str, steps: int) -> None:
+    """Make sure that edges can be scored in this way.
+
+    Raises:
+        TwinprobeError: the method or the direction is not known, or there are no steps.
+    """
     for value, known, what in ((method, METHODS, "edge attribution method"), (direction, DIRECTIONS, "direction")):
         if value not in known:
-            raise TwinprobeError(f"{what} {value!r} is not known{did_you_mean(value, known)}; known: {', '.join(known)}")
+            raise TwinprobeError(
+                f"{what} {value!r} is not known{did_you_mean(value, known)}; known: {', '.join(known)}"
+            )
     if steps < 1:
         raise TwinprobeError(f"integrated gradients over {steps} steps; expected 1 or more")
 
@@ -138,13 +146,13 @@ def _input_gradients(
     rows = 0
     for slopes in _slopes(loaded, graph, prompt, runs, patched, steps):
         rows += len(slopes.differences)
-        for (layer, name), same in groupby(enumerate(graph.receivers), key=lambda one: kind_of(one[1])):
-            numbers, receivers = zip(*same, strict=True)
-            if name == "logits":
-                total[list(numbers)] += slopes.gradients[Site("resid_post", loaded.n_layers - 1)].float().sum(0)
-            else:
-                for pulled in _pulled_back(loaded, graph, calls[layer], slopes, receivers):
-                    total[list(numbers)] += pulled
+        for site, numbers in by_site(graph.receivers):
+            if site is None or site.layer is None:
+                total[numbers] += slopes.gradients[Site("resid_post", loaded.n_layers - 1)].float().sum(0)
+                continue
+            heads = [graph.receivers[number].site for number in numbers]
+            for pulled in _pulled_back(loaded, graph, calls[site.layer], slopes, site, heads):
+                total[numbers] += pulled.to(total.device)
     return total / rows
 
 
@@ -175,24 +183,23 @@ def _instead(path: torch.Tensor, _activation: torch.Tensor) -> torch.Tensor:
 
 
 def _pulled_back(
-    loaded: LoadedModel, graph: Graph, call: Call, slopes: Slopes, receivers: Sequence[Receiver]
+    loaded: LoadedModel, graph: Graph, call: Call, slopes: Slopes, site: Site, heads: Sequence[Site | None]
 ) -> Iterator[Float[torch.Tensor, "receiver pos d_model"]]:
-    """Gradients at the inputs of one layer's attention receivers, or of its MLP, summed over some rows of the slopes."""
+    """Gradients at the inputs of the heads of a site, summed over some rows of the slopes."""
     import torch
 
-    first = site_of(receivers[0])
-    name = "resid_mid" if first.name == "mlp_out" and not graph.parallel else "resid_pre"
-    inputs, beside = (slopes.activations[replace(first, name=each, head=None)] for each in (name, "resid_pre"))
-    sites = list(dict.fromkeys(replace(site_of(receiver), head=None) for receiver in receivers))
-    for rows in few(len(inputs), inputs.shape[1] * len(receivers), MAX_TOKENS):
-        leaf = inputs[rows].repeat_interleave(len(receivers), 0).requires_grad_()
-        weights = {site: torch.zeros_like(slopes.gradients[site][rows].repeat_interleave(len(receivers), 0)) for site in sites}
-        for number, receiver in enumerate(receivers):
-            site, columns = replace(site_of(receiver), head=None), locate(loaded, site_of(receiver)).columns
-            weights[site][number :: len(receivers), :, columns] = slopes.gradients[site][rows][..., columns]
+    name = "resid_mid" if site.name == "mlp_out" and not graph.parallel else "resid_pre"
+    inputs, beside = (slopes.activations[replace(site, name=each)] for each in (name, "resid_pre"))
+    place, count = locate(loaded, site), len(heads)
+    for rows in few(len(inputs), inputs.shape[1] * count, MAX_TOKENS):
+        leaf = inputs[rows].repeat_interleave(count, 0).requires_grad_()
+        gradient = slopes.gradients[site][rows] / place.scale  # with respect to what is added to the stream
+        weights = torch.zeros_like(gradient.repeat_interleave(count, 0))
+        for number, head in enumerate(heads):
+            columns = slice(None) if head is None else locate(loaded, head).columns
+            weights[number::count, :, columns] = gradient[..., columns]
         with torch.enable_grad():
-            found = read_receiver(loaded, call, sites, leaf, beside[0])
-            # Rows do not see each other, and the gradients at what a block gives are with respect to it as it is added.
-            reached = sum((found[site] / locate(loaded, site).scale * weights[site]).float().sum() for site in sites)
-            [gradient] = torch.autograd.grad(reached, [leaf])
-        yield gradient.float().unflatten(0, (-1, len(receivers))).sum(0)
+            found = read_receiver(loaded, call, site, leaf, beside[0])
+            # Rows do not see each other: the gradient of their sum is each row's own.
+            [pulled] = torch.autograd.grad((found * weights).float().sum(), [leaf])
+        yield pulled.float().unflatten(0, (-1, count)).sum(0)

@@ -34,17 +34,12 @@ class Contributed:
     outputs: Float[torch.Tensor, "sender pos d_model"]
 
     def entering(self, receiver: Receiver, parallel: bool) -> Float[torch.Tensor, "pos d_model"]:
-        """What a receiver reads in this run."""
-        return entering(self.recording, receiver, parallel)
-
-
-def entering(recording: Recording, receiver: Receiver, parallel: bool) -> Float[torch.Tensor, "pos d_model"]:
-    """What a receiver reads in a run that was recorded at the sites of the graph."""
-    site = receiver.site
-    if site is None:
-        return recording.stream[-1]
-    name = "resid_mid" if site.name == "mlp_out" and not parallel else "resid_pre"
-    return recording.at(Site(name, site.layer))
+        """What a receiver reads in this run; ``parallel`` as in the graph."""
+        site = receiver.site
+        if site is None:
+            return self.recording.stream[-1]
+        name = "resid_mid" if site.name == "mlp_out" and not parallel else "resid_pre"
+        return self.recording.at(Site(name, site.layer)).to(self.outputs.device)
 
 
 def graph_of(loaded: LoadedModel, ids: Sequence[int]) -> Graph:
@@ -86,7 +81,7 @@ def _is_sum_of_heads(loaded: LoadedModel, recording: Recording, layer: int) -> b
         z = recording.at(Site("z", layer))
         parts = head_outputs(loaded, layer, z.expand(loaded.n_heads, -1, -1), range(loaded.n_heads))
         nothing = _projected(loaded, layer, torch.zeros_like(z[None]))[0]
-        return same_logits(parts.sum(0) + nothing, recording.at(Site("attn_out", layer)).float())
+        return same_logits((parts.sum(0) + nothing).to(z.dtype), recording.at(Site("attn_out", layer)))
 
 
 def _graph(loaded: LoadedModel, by_head: bool, split: bool) -> Graph:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from activations.engines.hooks import editing, reading
@@ -22,61 +23,56 @@ MAX_TOKENS = 8192
 
 
 class _Read(Exception):
-    """Raised when all sites have been read; the rest of the block is not run."""
+    """Raised when the site has been read; the rest of the block is not run."""
 
 
 def read_block(
     loaded: LoadedModel,
-    layer: int,
     call: Call,
     states: Float[torch.Tensor, "row pos d_model"],
-    sites: Sequence[Site],
+    site: Site,
     instead: Mapping[Site, Float[torch.Tensor, "row pos width"]],
-) -> dict[Site, Float[torch.Tensor, "row pos width"]]:
-    """Run a block until its activations at ``sites`` (without heads) have been read.
+) -> Float[torch.Tensor, "row pos width"]:
+    """Run a block until its activation at ``site`` (without a head) has been read.
 
     Args:
         loaded: the model; it is left as it was found, also after an error.
-        layer: which block.
-        call: the arguments it was called with, beside the stream, for one prompt.
+        call: the arguments the block was called with, beside the stream, for one prompt.
         states: what enters it.
-        sites: where to read; all of this layer.
+        site: where to read.
         instead: activations that take the place of its own.
     """
-    found: dict[Site, torch.Tensor] = {}
+    found: list[torch.Tensor] = []
 
-    def keep(site: Site, activation: torch.Tensor) -> None:
-        found[site] = activation
-        if len(found) == len(sites):
-            raise _Read
+    def keep(_site: Site, activation: torch.Tensor) -> None:
+        found.append(activation)
+        raise _Read
 
     args, kwargs = call
     with ExitStack() as stack:
-        for site, values in instead.items():
-            stack.enter_context(editing(loaded, site, lambda _, values=values: values))  # type: ignore[misc]
-        stack.enter_context(reading(loaded, sites, keep))
+        for edited, values in instead.items():
+            stack.enter_context(editing(loaded, edited, lambda own, values=values: values.to(own)))  # type: ignore[misc]
+        stack.enter_context(reading(loaded, [site], keep))
         with suppress(_Read):
-            loaded.module(f"blocks.{layer}")(states, *args, **kwargs)
-    return found
+            loaded.module(f"blocks.{site.layer}")(states, *args, **kwargs)
+    return found[0]
 
 
 def read_receiver(
     loaded: LoadedModel,
     call: Call,
-    sites: Sequence[Site],
+    site: Site,
     inputs: Float[torch.Tensor, "row pos d_model"],
     beside: Float[torch.Tensor, "pos d_model"],
-) -> dict[Site, Float[torch.Tensor, "row pos width"]]:
-    """What receivers of one kind make of ``inputs``: ``sites`` are those of one layer's attention, or its ``mlp_out``.
+) -> Float[torch.Tensor, "row pos width"]:
+    """What a layer makes at ``site`` (without a head) when the receivers there read ``inputs``.
 
-    ``beside`` enters the block where the inputs enter it between attention and MLP; nothing is read of it.
+    ``beside`` enters the block where the inputs come in between attention and MLP; nothing is read of it.
     """
-    layer = sites[0].layer
-    assert layer is not None
-    if sites[0].name == "mlp_out" and not loaded.parallel:
-        states = beside.to(inputs.dtype).expand(len(inputs), -1, -1)
-        return read_block(loaded, layer, call, states, sites, {replace(sites[0], name="resid_mid"): inputs})
-    return read_block(loaded, layer, call, inputs, sites, {})
+    if site.name == "mlp_out" and not loaded.parallel:
+        states = beside.to(inputs.dtype).repeat(len(inputs), 1, 1)
+        return read_block(loaded, call, states, site, {replace(site, name="resid_mid"): inputs})
+    return read_block(loaded, call, inputs, site, {})
 
 
 def few(count: int, length: int, tokens: int = MAX_TOKENS) -> Iterator[slice]:
@@ -85,24 +81,11 @@ def few(count: int, length: int, tokens: int = MAX_TOKENS) -> Iterator[slice]:
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
-def site_of(receiver: Receiver) -> Site:
-    """The site of a receiver that is not the logits."""
-    assert receiver.site is not None
-    return receiver.site
-
-
-def layer_of(receiver: Receiver) -> int:
-    """The layer of a receiver that is not the logits."""
-    layer = site_of(receiver).layer
-    assert layer is not None
-    return layer
-
-
-def kind_of(receiver: Receiver) -> tuple[int, str]:
-    """Layer and kind of a receiver: the ``attention`` receivers of a layer are computed together."""
-    if receiver.site is None:
-        return -1, "logits"
-    return layer_of(receiver), "mlp_out" if receiver.site.name == "mlp_out" else "attention"
+def by_site(receivers: Sequence[Receiver]) -> Iterator[tuple[Site | None, list[int]]]:
+    """Numbers of neighbouring receivers that are heads of one site; the site without a head."""
+    bare = [None if receiver.site is None else replace(receiver.site, head=None) for receiver in receivers]
+    for site, same in groupby(range(len(receivers)), key=bare.__getitem__):
+        yield site, list(same)
 
 
 def thawed(value: Any) -> Any:

@@ -17,15 +17,17 @@ import numpy as np
 from activations.engines.places import locate
 from activations.models import LoadedModel
 from activations.sites import Site
-from analyses.circuits.graph import Graph, Kept, Receiver
+from analyses.circuits.graph import Graph, Kept
 from analyses.circuits.outputs import Contributed, head_outputs
-from analyses.circuits.parts import few, kind_of, layer_of, read_block, read_receiver, site_of
+from analyses.circuits.parts import by_site, few, read_block, read_receiver
 from analyses.patching.head import head_logits
 
 if TYPE_CHECKING:
     import torch
     from jaxtyping import Float
 
+Received = tuple[Site | None, list[int]]
+"""A site and the numbers of the receivers there, see :func:`analyses.circuits.parts.by_site`."""
 MAX_NUMBERS = 2**26
 """Numbers in the outputs of all senders of the circuits that run together, a quarter of a gigabyte."""
 
@@ -63,81 +65,97 @@ class _Running:
     kept: torch.Tensor
 
     def logits(self, embedded: torch.Tensor) -> torch.Tensor:
-        outputs = self.corrupted.outputs
+        run, outputs = self.corrupted.recording, self.corrupted.outputs
         moved = outputs.new_zeros(len(self.kept), *outputs.shape)  # how far each output is from the corrupted run's
         moved[:, 0] = embedded - outputs[0]
-        numbered = list(enumerate(self.graph.receivers))
-        for (_, name), same in groupby(numbered[:-1], key=lambda one: kind_of(one[1])):
-            found = list(same)
-            numbers, receivers = [number for number, _ in found], [receiver for _, receiver in found]
-            if name == "mlp_out":
-                self._mlp(moved, numbers[0], receivers[0])
-            else:
-                self._attention(moved, numbers, receivers)
-        number, last = numbered[-1]
-        entering = self.corrupted.recording.stream[-1, -1:].float() + self._mixed(moved[:, :, -1:], [number], last)[:, 0]
-        return head_logits(self.loaded, entering.to(self.corrupted.recording.stream.dtype))[:, 0]
+        for _, sites in groupby(by_site(self.graph.receivers[:-1]), key=lambda one: one[0] and one[0].layer):
+            *attention, mlp = sites
+            self._attention(moved, attention)
+            self._whole(moved, mlp)
+        change = self._mixed(moved[:, :, -1:], [len(self.graph.receivers) - 1])[:, 0]
+        logits = head_logits(self.loaded, (run.stream[-1, -1:].float() + change).to(run.stream.dtype))[:, 0]
+        # A circuit that nothing comes through leaves the corrupted run as it is, to the last bit.
+        return logits.where(change.any(-1).to(logits.device), run.logits)
 
-    def _mixed(self, moved: torch.Tensor, numbers: list[int], receiver: Receiver) -> torch.Tensor:
-        """What the kept edges add to the inputs of receivers ``[circuit, receiver, pos, d_model]`` of one place."""
-        import torch
-
-        kept = self.kept[:, numbers, : receiver.reads].to(moved.dtype)
-        return torch.bmm(kept, moved[:, : receiver.reads].flatten(2)).unflatten(2, moved.shape[2:])
-
-    def _attention(self, moved: torch.Tensor, numbers: list[int], receivers: list[Receiver]) -> None:
+    def _attention(self, moved: torch.Tensor, sites: Sequence[Received]) -> None:
         """Set how far the outputs of a layer's attention have moved."""
-        run, layer = self.corrupted.recording, layer_of(receivers[0])
+        if sites[0][0] is not None and sites[0][0].name == "attn_out":
+            self._whole(moved, sites[0])
+            return
+        values: dict[Site, torch.Tensor] = {}
+        fed: set[tuple[int, int]] = set()
+        for site, numbers in sites:
+            assert site is not None
+            values[site], more = self._received(moved, site, numbers)
+            fed |= more
+        if fed:
+            self._heads(moved, values, sorted(fed))
+
+    def _whole(self, moved: torch.Tensor, received: Received) -> None:
+        """Set how far the output of a layer's MLP, or of its attention as a whole, has moved."""
+        site, numbers = received
+        assert site is not None
+        values, fed = self._received(moved, site, numbers)
+        for circuit, sender in fed:
+            moved[circuit, sender] = values[circuit].float().to(moved.device) - self.corrupted.outputs[sender]
+
+    def _received(
+        self, moved: torch.Tensor, site: Site, numbers: list[int]
+    ) -> tuple[Float[torch.Tensor, "circuit pos width"], set[tuple[int, int]]]:
+        """What the receivers at a site make of their inputs, and the circuits and senders that are computed from it.
+
+        Receivers without a kept edge are as in the corrupted run.
+        """
+        run, layer, receivers = self.corrupted.recording, site.layer, [self.graph.receivers[n] for n in numbers]
+        assert layer is not None
+        values = run.at(site).expand(len(moved), -1, -1).clone()
         active = self.kept[:, numbers].any(-1)
         if not active.any():
-            return
+            return values, set()
         circuits, which = (found.tolist() for found in active.nonzero(as_tuple=True))
-        inputs = self._mixed(moved, numbers, receivers[0])[active] + run.stream[layer].float()
-        sites = list(dict.fromkeys(replace(site_of(receiver), head=None) for receiver in receivers))
-        values = {site: run.at(site).expand(len(moved), -1, -1).clone() for site in sites}
+        inputs = (
+            self._mixed(moved, numbers)[active] + self.corrupted.entering(receivers[0], self.graph.parallel).float()
+        )
+        columns = [slice(None) if one.site is None else locate(self.loaded, one.site).columns for one in receivers]
         for part in few(len(inputs), len(run.ids)):
             states = inputs[part].to(run.stream.dtype)
-            found = read_receiver(self.loaded, run.calls[layer], sites, states, run.stream[layer])
+            found = read_receiver(self.loaded, run.calls[layer], site, states, run.stream[layer])
             for row, (circuit, number) in enumerate(zip(circuits[part], which[part], strict=True)):
-                site = site_of(receivers[number])
-                bare, columns = replace(site, head=None), locate(self.loaded, site).columns
-                values[bare][circuit, :, columns] = found[bare][row][:, columns]
-        if sites[0].name == "attn_out":
-            [sender] = receivers[0].feeds
-            rows = [circuit for circuit, is_active in enumerate(active.any(1).tolist()) if is_active]
-            moved[rows, sender] = (values[sites[0]][rows].float() - self.corrupted.outputs[sender]).to(moved.device)
-            return
-        z = Site("z", layer)
-        if sites[0] != z:
-            rows = sorted(set(circuits))
-            for part in few(len(rows), len(run.ids)):
-                some = rows[part]
-                instead = {site: values[site][some] for site in sites}
-                states = run.stream[layer].expand(len(some), -1, -1)
-                found = read_block(self.loaded, layer, run.calls[layer], states, [z], instead)
-                values.setdefault(z, run.at(z).expand(len(moved), -1, -1).clone())[some] = found[z]
-        pairs = sorted(
-            {
-                (circuit, sender)
-                for circuit, number in zip(circuits, which, strict=True)
-                for sender in receivers[number].feeds
-            }
-        )
-        for part in few(len(pairs), len(run.ids)):
-            rows, senders = (list(column) for column in zip(*pairs[part], strict=True))
-            heads = [self.graph.senders[sender].site.head or 0 for sender in senders]
-            added = head_outputs(self.loaded, layer, values[z][rows], heads)
-            moved[rows, senders] = added.to(moved.device) - self.corrupted.outputs[senders]
+                values[circuit, :, columns[number]] = found[row][:, columns[number]]
+        fed = {(c, sender) for c, number in zip(circuits, which, strict=True) for sender in receivers[number].feeds}
+        return values, fed
 
-    def _mlp(self, moved: torch.Tensor, number: int, receiver: Receiver) -> None:
-        """Set how far the output of a layer's MLP has moved."""
-        run, layer, site = self.corrupted.recording, layer_of(receiver), site_of(receiver)
-        [sender] = receiver.feeds
-        rows = self.kept[:, number].any(-1).nonzero()[:, 0].tolist()
-        if not rows:
-            return
-        entering = self.corrupted.entering(receiver, self.graph.parallel).float()
-        inputs = (self._mixed(moved, [number], receiver)[rows, 0] + entering).to(run.stream.dtype)
-        for part in few(len(rows), len(run.ids)):
-            found = read_receiver(self.loaded, run.calls[layer], [site], inputs[part], run.stream[layer])[site]
-            moved[rows[part], sender] = found.to(moved.device).float() - self.corrupted.outputs[sender]
+    def _mixed(self, moved: torch.Tensor, numbers: list[int]) -> Float[torch.Tensor, "circuit receiver pos d_model"]:
+        """What the kept edges add to the inputs of receivers that read the same senders."""
+        import torch
+
+        reads = self.graph.receivers[numbers[0]].reads
+        kept = self.kept[:, numbers, :reads].to(moved.dtype)
+        return torch.bmm(kept, moved[:, :reads].flatten(2)).unflatten(2, moved.shape[2:])
+
+    def _heads(self, moved: torch.Tensor, values: dict[Site, torch.Tensor], fed: list[tuple[int, int]]) -> None:
+        """Set how far heads have moved, from a layer's queries, keys and values, or its z, in every circuit."""
+        import torch
+
+        run = self.corrupted.recording
+        z, layer = replace(next(iter(values)), name="z"), next(iter(values)).layer
+        assert layer is not None
+        if z not in values:
+            rows = run.stream[layer].repeat(len(moved), 1, 1)
+            values[z] = torch.cat(
+                [
+                    read_block(
+                        self.loaded,
+                        run.calls[layer],
+                        rows[part],
+                        z,
+                        {site: found[part] for site, found in values.items()},
+                    )
+                    for part in few(len(moved), len(run.ids))
+                ]
+            )
+        for part in few(len(fed), len(run.ids)):
+            circuits, senders = (list(column) for column in zip(*fed[part], strict=True))
+            heads = [self.graph.senders[sender].site.head or 0 for sender in senders]
+            added = head_outputs(self.loaded, layer, values[z][circuits], heads)
+            moved[circuits, senders] = added.to(moved.device) - self.corrupted.outputs[senders]

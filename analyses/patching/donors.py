@@ -14,13 +14,17 @@ from typing import TYPE_CHECKING
 
 from activations.models import LoadedModel
 from activations.sites import Site
+from analyses.patching.grids import Unit, Where
 from analyses.patching.recording import STREAM, Recording, record
+from analyses.patching.suffix import Cell, Patch, rows_at
 from analyses.prompts import Prompt
 
 if TYPE_CHECKING:
     import torch
     from jaxtyping import Float
 
+MAX_CELLS = 4096
+"""Cells whose donated activations are held at a time; bounds memory however many are asked for."""
 DONORS = ("contrast", "mean", "random", "identity")
 States = Callable[[Site], "torch.Tensor"]
 """A donor's activation ``[pos, width]`` at a site without a head, one row per position of the run that is patched."""
@@ -82,3 +86,11 @@ def from_means(means: Means, roles: Sequence[str]) -> States:
         return torch.stack([means[site, role] for role in roles])
 
     return states
+
+
+def cell_of(donor: States, unit: Unit, where: Where) -> Cell:
+    """The cell in which a donor gives what a grid replaces."""
+    return tuple(
+        Patch(site, where.positions, rows_at(donor(site), where.positions)[:, unit.columns], unit.columns)
+        for site in unit.sites
+    )

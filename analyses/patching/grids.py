@@ -36,22 +36,21 @@ class Grid:
 
 @dataclass(frozen=True)
 class Unit:
-    """What is replaced wherever it is replaced: a site in the layers of a window, or one head or group of neurons of it."""
+    """What is replaced wherever it is replaced: a site in the layers of a window, or one head or group of neurons of it.
+
+    ``sites`` are without heads; ``columns`` are those of the head or the group.
+    """
 
     grid: Grid
     sites: tuple[Site, ...]
     columns: slice
+    head: int | None
 
     @property
     def layer(self) -> int:
         """The first layer."""
         assert self.sites[0].layer is not None
         return self.sites[0].layer
-
-    @property
-    def head(self) -> int | None:
-        """The head, where the site has heads."""
-        return self.sites[0].head
 
     @property
     def first_neuron(self) -> int | None:
@@ -103,8 +102,9 @@ def units(loaded: LoadedModel, grid: Grid) -> list[Unit]:
     found = []
     for layer in range(loaded.n_layers - grid.window + 1):
         for head in _heads(loaded, grid.site):
-            sites = tuple(Site(grid.site, layer + step, head) for step in range(grid.window))
-            found += [Unit(grid, sites, columns) for columns in _groups(loaded, grid, sites[0])]
+            sites = tuple(Site(grid.site, layer + step) for step in range(grid.window))
+            groups = _groups(loaded, grid, Site(grid.site, layer, head))
+            found += [Unit(grid, sites, columns, head) for columns in groups]
     return found
 
 

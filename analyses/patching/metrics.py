@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from analyses.answers import MIN_GAP
 from analyses.prompts import Prompt
 
 if TYPE_CHECKING:
     import torch
     from jaxtyping import Float
 
-MIN_GAPS = {"logit_difference": 0.1, "probability": 0.01, "rank": 1.0, "kl": 0.01}
+MIN_GAPS = {"logit_difference": MIN_GAP, "probability": 0.01, "rank": 1.0, "kl": 0.01}
 """The metrics; recovery is left out where clean and corrupted run differ by less, as it divides by that gap."""
 
 

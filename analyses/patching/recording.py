@@ -8,9 +8,10 @@ told of no cache, so that its masks are those of a plain forward pass, windows i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
@@ -134,7 +135,7 @@ def _handing_in(loaded: LoadedModel, kept: Sequence[_Kept]) -> Iterator[None]:
         def name(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             states = input_tensor(args, kwargs)
             named = _named(module, args[1:], kwargs)
-            return (states,), {**named, _slot(signature(module.forward).parameters): kept[layer]}
+            return (states,), {**named, _slot(_parameters(module)): kept[layer]}
 
         return name
 
@@ -151,11 +152,25 @@ def _handing_in(loaded: LoadedModel, kept: Sequence[_Kept]) -> Iterator[None]:
 
 def _named(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """All arguments but the first by name."""
-    parameters = list(signature(module.forward).parameters.values())[1 : len(args) + 1]
+    parameters = list(_parameters(module).values())[1 : len(args) + 1]
     if any(parameter.kind is Parameter.VAR_POSITIONAL for parameter in parameters):
         raise NoSuffixes
     names = (parameter.name for parameter in parameters)
     return {**dict(zip(names, args, strict=True)), **{k: v for k, v in kwargs.items() if k != "hidden_states"}}
+
+
+def _parameters(module: torch.nn.Module) -> Mapping[str, Parameter]:
+    """What a module's forward pass takes; a wrapper of its own, such as accelerate puts on it, may take other things."""
+    return (
+        signature(module.forward).parameters if "forward" in vars(module) else _later_parameters(type(module).forward)
+    )
+
+
+@lru_cache(maxsize=64)
+def _later_parameters(method: Callable[..., Any]) -> Mapping[str, Parameter]:
+    """Those after ``self``; kept, as every block of every prompt asks for them."""
+    _, *parameters = signature(method).parameters.values()
+    return {parameter.name: parameter for parameter in parameters}
 
 
 class _Kept:

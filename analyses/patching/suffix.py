@@ -48,7 +48,8 @@ BEFORE_MLP = ("attn_out", "z", "q", "k", "v")
 class Patch:
     """The activation at ``site`` is replaced at ``positions`` by ``values``.
 
-    Of a site with a head, only that head's columns are; ``columns`` chooses other ones, such as a group of neurons.
+    Of a site with a head, only that head's columns are; ``columns`` chooses other ones, such as a group of neurons. Patches
+    of one cell do not overlap.
     """
 
     site: Site
@@ -69,6 +70,12 @@ class _Put:
     columns: slice
     positions: tuple[int, ...]
     values: torch.Tensor
+
+    def only(self, kept: Sequence[int]) -> _Put:
+        """The patch at some of its positions, by their index."""
+        if len(kept) == len(self.positions):
+            return self
+        return _Put(self.site, self.columns, tuple(self.positions[i] for i in kept), rows_at(self.values, kept))
 
     @property
     def depth(self) -> int:
@@ -96,6 +103,12 @@ class _Placed:
     offset: int
 
 
+def rows_at(states: torch.Tensor, positions: Sequence[int]) -> torch.Tensor:
+    """Some rows of a matrix; a view, where they are neighbours in order."""
+    first, stop = (positions[0], positions[0] + len(positions)) if positions else (0, 0)
+    return states[first:stop] if tuple(positions) == tuple(range(first, stop)) else states[list(positions)]
+
+
 def suffix_logits(loaded: LoadedModel, patched: Recording, cells: Sequence[Cell]) -> Float[torch.Tensor, "cell vocab"]:
     """Logits at the last position of the patched prompt, once per cell; arguments and errors as of :func:`suffix_batches`."""
     out = patched.logits.repeat(len(cells), 1)
@@ -119,7 +132,13 @@ def suffix_batches(
     Raises:
         TwinprobeError: a site cannot be patched or was not recorded, or values do not fit there.
     """
-    climbers = [found for number, cell in enumerate(cells) if (found := _climber(loaded, patched, number, cell))]
+    puts = [[_as_put(loaded, patch) for patch in cell] for cell in cells]
+    differing = iter(_differing(patched, [put for cell in puts for put in cell]))
+    climbers = []
+    for number, cell in enumerate(puts):
+        climber = _climber(loaded, patched, number, [(put, next(differing)) for put in cell])
+        if climber is not None:
+            climbers.append(climber)
     width = len(patched.ids) - min((climber.first for climber in climbers), default=0)
     for batch in _batches(_lanes(climbers, len(patched.ids), width), patched, width):
         yield [climber.number for lane in batch for climber in lane], _climb(loaded, patched, batch, width)
@@ -186,45 +205,56 @@ def has_suffixes(loaded: LoadedModel, ids: Sequence[int]) -> bool:
     return same_logits(found, expected)
 
 
-def _climber(loaded: LoadedModel, patched: Recording, number: int, cell: Cell) -> _Climber | None:
+def _climber(
+    loaded: LoadedModel, patched: Recording, number: int, cell: Sequence[tuple[_Put, list[bool]]]
+) -> _Climber | None:
     """What a cell changes; ``None`` where its last position is that of the patched run.
 
-    Raises:
-        TwinprobeError: see :func:`suffix_batches`.
+    With every patch comes at which of its positions it differs from the run.
     """
     last = len(patched.ids) - 1
     puts, changes = [], []
-    for patch in cell:
-        put = _as_put(loaded, patch)
-        before = _current(patched, put)
-        if put.values.shape != before.shape:
-            received, expected = ("{} positions × width {}".format(*each.shape) for each in (put.values, before))
-            raise TwinprobeError(f"cell at {patch.site}: received values of {received}, expected {expected}")
+    for put, differs in cell:
         read = put.site.name in READ_LATER or put.site.layer != loaded.n_layers - 1
-        kept = [i for i, at in enumerate(put.positions) if read or at == last]
-        differs = (put.values.to(before) != before).any(-1).tolist()
-        changes += [(put.depth, put.positions[i]) for i in kept if differs[i]]
-        puts.append(_Put(put.site, put.columns, tuple(put.positions[i] for i in kept), put.values[kept]))
+        changes += [
+            (put.depth, at) for at, other in zip(put.positions, differs, strict=True) if other and (read or at == last)
+        ]
+        puts.append(put if read else put.only([i for i, at in enumerate(put.positions) if at == last]))
     if not changes:
         return None
     depth = min(depth for depth, _ in changes)
     first = min(at for _, at in changes) if patched.past else 0
-    return _Climber(number, tuple(_from(put, first) for put in puts if put.depth >= depth), first, depth)
+    # What lies before the suffix or below the depth is as it was.
+    kept = (put.only([i for i, at in enumerate(put.positions) if at >= first]) for put in puts if put.depth >= depth)
+    return _Climber(number, tuple(kept), first, depth)
+
+
+def _differing(patched: Recording, puts: Sequence[_Put]) -> list[list[bool]]:
+    """For every position of every patch whether it differs from the run; read from the device once.
+
+    Raises:
+        TwinprobeError: see :func:`suffix_batches`.
+    """
+    import torch
+
+    found = []
+    for put in puts:
+        before = _current(patched, put)
+        if put.values.shape != before.shape:
+            received, expected = ("{} positions × width {}".format(*each.shape) for each in (put.values, before))
+            raise TwinprobeError(f"cell at {put.site}: received values of {received}, expected {expected}")
+        found.append((put.values.to(before) != before).any(-1))
+    flags = iter(torch.cat(found).tolist() if found else ())
+    return [[next(flags) for _ in put.positions] for put in puts]
 
 
 def _as_put(loaded: LoadedModel, patch: Patch) -> _Put:
-    site = replace(patch.site, head=None)
+    site = patch.site if patch.site.head is None else replace(patch.site, head=None)
     if site.layer is None or site.name not in SITES or site.layer >= loaded.n_layers:
         raise TwinprobeError(
             f"cell at {patch.site}: expected {', '.join(SITES)} of one of {loaded.n_layers} layers, such as resid_pre.0"
         )
     return _Put(site, patch.columns or locate(loaded, patch.site).columns, patch.positions, patch.values)
-
-
-def _from(put: _Put, first: int) -> _Put:
-    """Without what lies before a suffix, which is as it was."""
-    kept = [i for i, at in enumerate(put.positions) if at >= first]
-    return _Put(put.site, put.columns, tuple(put.positions[i] for i in kept), put.values[kept])
 
 
 def _current(patched: Recording, put: _Put) -> torch.Tensor:
@@ -235,7 +265,7 @@ def _current(patched: Recording, put: _Put) -> torch.Tensor:
             f"cell at {put.site}: positions {list(put.positions)} are not all in a prompt of {length} tokens"
         )
     try:
-        return patched.at(put.site)[list(put.positions)][:, put.columns]
+        return rows_at(patched.at(put.site), put.positions)[:, put.columns]
     except KeyError:
         raise TwinprobeError(
             f"cell at {put.site}: the run to patch was not recorded there; add it to its sites"
@@ -324,9 +354,17 @@ def _mlp_of(loaded: LoadedModel, slots: Sequence[tuple[int, int]]) -> Iterator[N
 
 
 def _put(states: torch.Tensor, placed: Sequence[_Placed]) -> None:
-    for each in placed:
-        slots = [each.offset + at for at in each.put.positions]
-        states[each.row, slots, each.put.columns] = each.put.values.to(states)
+    """Put patches of one site or stream in, all with the same columns at once."""
+    import torch
+
+    groups: dict[tuple[Site, int | None, int | None], list[_Placed]] = {}
+    for one in placed:
+        groups.setdefault((one.put.site, one.put.columns.start, one.put.columns.stop), []).append(one)
+    for group in groups.values():
+        rows = [one.row for one in group for _ in one.put.positions]
+        slots = [one.offset + at for one in group for at in one.put.positions]
+        values = torch.cat([one.put.values for one in group])
+        states[rows, slots, group[0].put.columns] = values.to(states)
 
 
 @contextmanager

@@ -56,8 +56,8 @@ def summarise(cells: pd.DataFrame, seed: int = 0, n_resamples: int = 1000) -> pd
         p, threshold = max_statistic(effects, seed)
         frames.append(
             keys.assign(
-                **dict(zip(MAP, about, strict=True)), recovery=np.nanmean(recoveries, 0), low=low, high=high,
-                effect=np.nanmean(effects, 0), items=(~np.isnan(effects)).sum(0), p_max=p, threshold=threshold,
+                **dict(zip(MAP, about, strict=True)), recovery=_mean(recoveries), low=low, high=high,
+                effect=_mean(effects), items=(~np.isnan(effects)).sum(0), p_max=p, threshold=threshold,
             )
         )  # fmt: skip
     found = pd.concat(frames, ignore_index=True)
@@ -120,18 +120,26 @@ def _by_item(placed: pd.DataFrame, column: str, n_cells: int) -> Array:
     return table
 
 
+def _mean(values: Array) -> Array:
+    """Means of the columns without what is missing; NaN where all is."""
+    known = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        means: Array = np.where(known, values, 0.0).sum(0) / known.sum(0)
+    return means
+
+
 def _bootstrap(values: Array, n_resamples: int, seed: int) -> tuple[Array, Array]:
     """Percentile bounds of the columns' means over resampled rows, without the entries that are missing."""
     n_items, n_cells = values.shape
-    if n_items == 1:
-        return np.full(n_cells, np.nan), np.full(n_cells, np.nan)
-    drawn = np.random.default_rng(seed).multinomial(n_items, np.full(n_items, 1 / n_items), n_resamples).astype(float)
+    low, high = np.full(n_cells, np.nan), np.full(n_cells, np.nan)
     known = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):  # a resample may lack every item that has a cell
-        means = (drawn @ np.where(known, values, 0.0)) / (drawn @ known)
-    low, high = np.nanpercentile(means, [2.5, 97.5], axis=0)
-    single = known.sum(0) < 2
-    return np.where(single, np.nan, low), np.where(single, np.nan, high)
+    several = known.sum(0) > 1
+    if several.any():
+        drawn = np.random.default_rng(seed).multinomial(n_items, np.full(n_items, 1 / n_items), n_resamples)
+        with np.errstate(invalid="ignore"):  # a resample may lack every item that has a cell
+            means = (drawn @ np.where(known, values, 0.0)[:, several]) / (drawn @ known[:, several])
+        low[several], high[several] = np.nanpercentile(means, [2.5, 97.5], axis=0)
+    return low, high
 
 
 def describe(line: Any, columns: Sequence[str] = CELL) -> str:

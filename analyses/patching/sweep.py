@@ -9,7 +9,7 @@ where noising destroys it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,22 +18,26 @@ import pandas as pd
 from activations.errors import TwinprobeError, did_you_mean
 from activations.models import LoadedModel
 from activations.sites import Site
-from analyses.last_logits import last_logits
-from analyses.patching.donors import DONORS, States, from_means, from_other_item, from_run, role_means
+from analyses.answers import RETAINED, retention
+from analyses.patching.donors import (
+    DONORS,
+    MAX_CELLS,
+    States,
+    cell_of,
+    from_means,
+    from_other_item,
+    from_run,
+    role_means,
+)
 from analyses.patching.grids import Grid, Unit, Where, sites_of, units, wheres
 from analyses.patching.head import check_head
 from analyses.patching.metrics import MIN_GAPS, measure
 from analyses.patching.recording import STREAM, Recording, record
-from analyses.patching.suffix import Cell, Patch, full_logits, has_suffixes, suffix_batches
+from analyses.patching.suffix import Cell, full_logits, has_suffixes, suffix_batches
 from analyses.prompts import DIRECTIONS, Prompt
 
 if TYPE_CHECKING:
     import torch
-
-MIN_GAP = MIN_GAPS["logit_difference"]
-"""Items whose clean-corrupted gap in logit difference is smaller are dropped and counted: recovery divides by it."""
-MAX_CELLS = 4096
-"""Cells whose donated activations are held at a time; bounds memory however many are asked for."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +87,12 @@ def patch_prompts(
     total = 3 * len(prompts)
     chosen = [unit for grid in grids for unit in units(loaded, grid)]
     _check_model(loaded, prompts[0])
-    retention = _retention(loaded, prompts, lambda read: progress(read, total))
-    patched = [number for number, line in enumerate(retention) if line["status"] == "retained"][:max_items]
+    answered = retention(loaded, prompts, lambda read: progress(read, total))
+    lines: list[dict[Any, Any]] = answered.to_dict("records")
+    patched = [number for number, line in enumerate(lines) if line["status"] == RETAINED][:max_items]
     donors = _Donors(loaded, prompts, patched, sites_of(grids, loaded.n_layers), donor, generator)
     frames, errors = [], []
-    for number, (prompt, line) in enumerate(zip(prompts, retention, strict=True)):
+    for number, (prompt, line) in enumerate(zip(prompts, lines, strict=True)):
         if number in patched:
             share = _share(check_exact, len(patched), patched.index(number))
             item = _Item(loaded, prompt, *donors.runs(number))
@@ -96,11 +101,11 @@ def patch_prompts(
                 frames.append(frame.assign(donor=donor, recovery=frame.effect / line["gap"]))
                 errors += found
             line |= item.metrics()
-        elif line["status"] == "retained":
+        elif line["status"] == RETAINED:
             line["status"] = "retained, not patched"
         progress(2 * len(prompts) + number + 1, total)
     cells = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
-    return Patching(pd.DataFrame(retention), cells[COLUMNS], len(errors), max(errors, default=0.0))
+    return Patching(pd.DataFrame(lines), cells[COLUMNS], len(errors), max(errors, default=0.0))
 
 
 COLUMNS = [
@@ -207,7 +212,7 @@ class _Item:
         lots = generator.permutation(len(described))
         drawn: list[tuple[int, Cell, torch.Tensor]] = []
         for start in range(0, len(described), MAX_CELLS):
-            cells = [_cell(donor, unit, where) for unit, where in described[start : start + MAX_CELLS]]
+            cells = [cell_of(donor, unit, where) for unit, where in described[start : start + MAX_CELLS]]
             for numbers, logits in suffix_batches(self.loaded, run, cells):
                 for name, found in measure(self.prompt, logits, self.runs[0].logits).items():
                     values[name][[start + number for number in numbers]] = found.double().cpu().numpy()
@@ -221,53 +226,9 @@ class _Item:
         return frame.assign(**about, **values, effect=effect).astype(dict.fromkeys(WHOLE_NUMBERS, "Int64")), errors
 
 
-def _cell(donor: States, unit: Unit, where: Where) -> Cell:
-    positions = list(where.positions)
-    return tuple(
-        Patch(site, where.positions, donor(replace(site, head=None))[positions][:, unit.columns], unit.columns)
-        for site in unit.sites
-    )
-
-
 def _description(prompt: Prompt, unit: Unit, where: Where) -> dict[str, Any]:
     return {
         "site": unit.grid.site, "by": unit.grid.by, "window": unit.grid.window, "layer": unit.layer, "head": unit.head,
         "neurons": unit.first_neuron, "role": where.role, "position": where.position,
         "token": None if where.position is None else prompt.tokens[where.position],
     }  # fmt: skip
-
-
-def _retention(loaded: LoadedModel, prompts: Sequence[Prompt], advance: Callable[[int], None]) -> list[dict[str, Any]]:
-    """How the model answers both texts of every prompt, and whether that makes it one to patch."""
-    right: dict[int, bool] = {}
-    difference: dict[int, float] = {}
-    texts = [*(prompt.clean for prompt in prompts), *(prompt.corrupted for prompt in prompts)]
-    for read, (number, logits) in enumerate(last_logits(loaded, texts), 1):
-        prompt = prompts[number % len(prompts)]
-        right[number] = prompt.right(logits, corrupted=number >= len(prompts))
-        difference[number] = float(prompt.logit_difference(logits))
-        advance(read)
-    lines = []
-    for clean, prompt in enumerate(prompts):
-        corrupted = clean + len(prompts)
-        gap = difference[clean] - difference[corrupted]
-        if not (right[clean] and right[corrupted]):
-            status = "answered wrongly"
-        elif gap < MIN_GAP:
-            status = "gap too small"
-        else:
-            status = "retained"
-        lines.append(
-            {
-                "item": prompt.item,
-                "group": prompt.group,
-                "difficulty": prompt.difficulty,
-                "clean_right": right[clean],
-                "corrupted_right": right[corrupted],
-                "clean": difference[clean],
-                "corrupted": difference[corrupted],
-                "gap": gap,
-                "status": status,
-            }
-        )
-    return lines

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from analyses.report.words import Line, best_surface, count, interval, lines, number, signed, what
+from analyses.report.words_across import top_cells
+from analyses.report.words_alike import same_site
 from analyses.report.words_causal import EDITS
 
 
@@ -84,6 +86,41 @@ def patching(patching: pd.DataFrame, task: str, form: str) -> str:
             top = own[own.layer == layer].sort_values("recovery").iloc[-1]
             said.append(f"{model}, {name} layer: most at role {top.role} ({number(top.recovery, 2)})")
     return f"Mean recovery by layer and token role for {task}, {form} form. " + "; ".join(said) + "."
+
+
+def heads(table: pd.DataFrame, task: str, form: str) -> str:
+    """One map of heads in words: of each model the head that moves the answer most."""
+    part = table[(table.task == task) & (table.form == form)]
+    said = []
+    for model, own in part.groupby("model", sort=False):
+        top = own.iloc[int(own.effect.abs().argmax())]
+        said.append(
+            f"{model}: most with layer {int(top.layer)}, head {int(top['head'])} at role {top.role} "
+            f"({number(top.recovery, 2)}, {interval(top.low, top.high, 2)})"
+        )
+    return f"Mean recovery by layer and head for {task}, {form} form, {part.direction.iloc[0]}. {'; '.join(said)}."
+
+
+def brought(cross: Sequence[Line]) -> str:
+    """Patching across the pair at the last token in words: per task form and way the largest change."""
+    said = [
+        f"{cell['donor_model']} into {cell['receiver']}, {what(cell)}: most after layer {int(cell['layer'])}, "
+        f"{signed(cell['effect'], 2)} logits ({interval(cell['effect_low'], cell['effect_high'], 2)})"
+        + (f", another item’s {signed(cell['random']['effect'], 2)}" if cell["random"] else "")
+        for cell in top_cells(cross)
+        if cell["kind"] == "last"
+    ]
+    return f"Change of the right answer’s lead by layer, patched at the last token. {'; '.join(said)}."
+
+
+def alike(similarity: Sequence[Line]) -> str:
+    """The curves of similarity in words: per kind of text and pair its range."""
+    known = [line for line in same_site(similarity) if line["measure"] == "cka" and line["value"] is not None]
+    said = [
+        f"{kind} text, base and {model.replace('_', ' ')}: {_range([line['value'] for line in own])}"
+        for (kind, model), own in _groups(known, "kind", "model_b").items()
+    ]
+    return f"CKA by site. {'; '.join(said)}."
 
 
 def scores(scores: Sequence[Line]) -> str:

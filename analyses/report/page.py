@@ -55,7 +55,7 @@ def render(results: dict[str, Any], study: str, figures: dict[str, Path]) -> str
     """
     import jinja2
 
-    from analyses.report import words, words_causal, words_decodable
+    from analyses.report import words, words_across, words_alike, words_causal, words_decodable, words_patching
     from analyses.report.pictures import embedded
     from analyses.study.manifest import versions
     from analyses.study.results import ALPHA
@@ -72,6 +72,7 @@ def render(results: dict[str, Any], study: str, figures: dict[str, Path]) -> str
     }  # fmt: skip
     tables = {name: results["tables"].get(name, []) for name in _TABLES}
     chosen = [line for line in tables["probes"] if line["chosen"]]
+    order = list(dict.fromkeys((line["task"], line["form"]) for line in [*tables["retention"], *tables["patching"]]))
     forms = {line["form"] for line in chosen}
     return environment.get_template("report.html.jinja").render(
         results=results,
@@ -89,6 +90,21 @@ def render(results: dict[str, Any], study: str, figures: dict[str, Path]) -> str
         transfers=words_decodable.transfers(tables["transfer"]),
         left_out=words_decodable.left_out(tables["left_out"]),
         between_models=words_decodable.between_models(tables["mapped"]),
+        similarity_sites=_by_site([dict(line) for line in words_alike.same_site(tables["similarity"])]),
+        similarity_measures=words_alike.MEASURES,
+        decided=words_patching.decided(tables["patching"]),
+        tops=sorted(
+            words_patching.top_cells(tables["patching"]), key=lambda cell: order.index((cell["task"], cell["form"]))
+        ),
+        refused=words_across.refused(tables["cross_refused"]),
+        retained_across=words_across.retained_across(tables["cross_retention"]),
+        brought=words_across.brought(tables["cross"]),
+        brought_last=words_across.brought(tables["cross"], ("last",)),
+        across_tops=words_across.top_cells(tables["cross"]),
+        identity=words_across.identity(tables["cross"]),
+        overlaps=words_across.overlaps(tables["overlap"]),
+        alike=words_alike.alike(tables["similarity"]),
+        not_here=_not_here(tables),
         retained=words_causal.retained(tables["retention"]),
         used=words_causal.used(tables["interventions"], tables["probes"]),
         telling=words_causal.telling(tables["interventions"], tables["probes"]),
@@ -109,24 +125,43 @@ def render(results: dict[str, Any], study: str, figures: dict[str, Path]) -> str
 
 _TABLES = (
     "models", "probes", "difficulty", "capacity", "transfer", "layers", "left_out", "mapped", "interventions", "retention",
-    "patching", "scores", "comparisons", "examples",
+    "patching", "cross_refused", "cross_retention", "cross", "overlap", "similarity", "scores", "comparisons", "examples",
 )  # fmt: skip
 
 
 def _min_gap() -> float:
-    from analyses.patching.sweep import MIN_GAP
+    from analyses.answers import MIN_GAP
 
     return MIN_GAP
 
 
 def _maps(retention: list[Line], figures: dict[str, Path]) -> list[Line]:
-    """Every task and form that has prompts, with the name of its patching map, ``None`` where nothing was patched."""
-    from analyses.report.pictures import map_name
+    """Every task and form that has prompts, whether any model was patched, and the names of its maps (``None``: no map)."""
+    from analyses.report.pictures import MAPS, map_name
 
-    places = dict.fromkeys((line["task"], line["form"]) for line in retention)
+    patched = {(line["task"], line["form"]) for line in retention if line["prompts"] and line["patched"]}
     return [
-        {"task": task, "form": form, "figure": name if (name := map_name(task, form)) in figures else None}
-        for task, form in places
+        {
+            "task": place[0], "form": place[1], "patched": place in patched,
+            **{kind: name if (name := map_name(kind, *place)) in figures else None for kind in MAPS},
+        }
+        for place in dict.fromkeys((line["task"], line["form"]) for line in retention)
+    ]  # fmt: skip
+
+
+def _not_here(tables: dict[str, list[Line]]) -> list[str]:
+    """What a reader may look for in vain."""
+    directions = {line["direction"] for line in tables["patching"]}
+    absent = [
+        ("patching from one model into the other (Prakash et al. 2024)", not tables["cross"]),
+        ("noising", "noising" not in directions),
+        ("single heads", all(line["head"] is None for line in tables["patching"])),
+    ]
+    return [
+        "attribution patching (Kramár et al. 2024)",
+        "paths between heads",
+        "circuits",
+        *(name for name, is_absent in absent if is_absent),
     ]
 
 
@@ -146,6 +181,15 @@ def _by_family(lines: list[Line]) -> list[tuple[str, dict[str, Line]]]:
     """The lines about one set of items by model, and of each model by the family of the probe."""
     grouped = _grouped(lines, lambda line: str(line["model"]))
     return [(model, {line["family"]: line for line in own}) for model, own in grouped]
+
+
+def _by_site(lines: list[Line]) -> list[tuple[tuple[str, str], list[tuple[str, dict[str, Line]]]]]:
+    """The lines of similarity by kind of text and site, of these by model, and of each model by measure."""
+    places: dict[tuple[str, str], dict[str, dict[str, Line]]] = {}
+    for line in lines:
+        models = places.setdefault((str(line["kind"]), str(line["site_a"])), {})
+        models.setdefault(str(line["model_b"]), {})[line["measure"]] = line
+    return [(place, list(models.items())) for place, models in places.items()]
 
 
 def _grouped(lines: list[Line], key: Callable[[Line], str]) -> list[tuple[str, list[Line]]]:

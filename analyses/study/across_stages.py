@@ -72,18 +72,22 @@ class AcrossStages:
         ``cells`` are the patched cells of each model.
         """
         resamples, seed = self.study.statistics.resamples, self.study.seed
+        others = [role for role in ROLES[1:] if role in cells and "base" in cells]
+        if not others:
+            return {}
 
         def compare() -> Tables:
+            from analyses.across.overlap import overlap
+
             frames = []
-            for other in [role for role in ROLES[1:] if role in cells and "base" in cells]:
+            for other in others:
                 for place, ours, theirs in _shared_heads(cells["base"], cells[other]):
                     found = overlap(ours, theirs, by_role=True, n_resamples=resamples, seed=seed)
                     frames.append(found.assign(**place, other=other))
             return {"overlap": pd.concat(frames, ignore_index=True)} if frames else {}
 
-        from analyses.across.overlap import overlap
-
-        keys = [entry["key"] for entry in self.stages.log if "/patching " in entry["stage"]]
+        made = [f"{role}/patching " for role in ROLES]
+        keys = [entry["key"] for entry in self.stages.log if entry["stage"].startswith(tuple(made))]
         return self.stages.tables(f"{ACROSS}/overlap", {"from": keys, "resamples": resamples, "seed": seed}, compare)
 
     def similarity(self) -> Tables:
@@ -106,12 +110,12 @@ class AcrossStages:
 def _shared_heads(
     base: pd.DataFrame, other: pd.DataFrame
 ) -> Iterator[tuple[dict[str, str], pd.DataFrame, pd.DataFrame]]:
-    """Task, form and direction of every map of heads that both models have, with the cells of both at shared roles."""
+    """Every map of heads that both models have, by task, form and direction: their cells at roles that all items have."""
     by = ["task", "form", "direction"]
     parts = [dict(list(cells[(cells.site == "z") & (cells.by == "role")].groupby(by))) for cells in (base, other)]
     for place in [place for place in parts[0] if place in parts[1]]:
-        ours, theirs = (each[place] for each in parts)
-        roles = set(ours.role) & set(theirs.role)
-        if roles:
-            about = dict(zip(by, map(str, place), strict=True))
-            yield about, ours[ours.role.isin(roles)], theirs[theirs.role.isin(roles)]
+        pair = [each[place] for each in parts]
+        of_items = [set(roles) for cells in pair for _, roles in cells.groupby("item").role]
+        if roles := set.intersection(*of_items):
+            ours, theirs = (cells[cells.role.isin(roles)] for cells in pair)
+            yield dict(zip(by, map(str, place), strict=True)), ours, theirs

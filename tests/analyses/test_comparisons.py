@@ -204,9 +204,13 @@ def test_arrival_is_the_last_token_s_recovery_over_layers() -> None:
             "layer": [0, 0, 1, 1, 0, 1],
             "role": ["last", "other", "last", "definition", "last", "last"],
             "recovery": [0.0, 9.0, 0.5, 9.0, 0.2, 1.0],
+            "site": "resid_pre",
+            "by": "position",
+            "direction": "denoising",
         }
     )
-    table = arrival(cells)
+    others = [{"site": "z", "by": "role"}, {"by": "role"}, {"direction": "noising"}]
+    table = arrival(pd.concat([cells, *(cells.assign(**other, recovery=7.0) for other in others)]))
     assert table["item"].tolist() == ["a", "b"]
     assert table.recovery.tolist() == pytest.approx([0.25, 0.6])
     assert arrival(cells[:0]).empty

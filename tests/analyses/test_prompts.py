@@ -86,6 +86,17 @@ def test_a_text_that_starts_with_the_answer_s_tokens_is_kept(tiny: Tiny) -> None
     assert [prompt.answer, prompt.contrast] == [ids(loaded, " 1")[0], ids(loaded, " 34")[0]]
 
 
+@pytest.mark.parametrize(
+    ("answer", "contrast", "longer"),
+    [(" box", " name", False), (" box in", " name", True), (" box", " name in", True)],
+)
+def test_answers_of_several_tokens_are_told(tiny: Tiny, answer: str, contrast: str, longer: bool) -> None:
+    one = item("the coin is in the", answer, Contrast("the name is in the", contrast), (answer, contrast))
+    (prompt,), _ = prompts(tiny("llama"), [one], "prose", bos=True)
+    assert prompt.longer == longer
+    assert tiny("llama").tokenizer.convert_ids_to_tokens([prompt.answer, prompt.contrast]) == ["Ġbox", "Ġname"]
+
+
 def test_candidates_that_merge_are_left_out(tiny: Tiny) -> None:
     loaded = tiny("llama")
     (prompt,), dropped = prompts(

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from contrast_prompts import made_prompts
 from other_models import state
-from test_patching_sweep import made_prompts
 
 from activations.errors import TwinprobeError
-from analyses.across.grafting import UNTOUCHED, answers, graft, interpolate, single_parts, summary
+from analyses.across.grafting import UNTOUCHED, graft, interpolate, single_parts, summary
+from analyses.answers import answers
 from analyses.prompts import Prompt
 from probes.metrics import cluster_bootstrap
 

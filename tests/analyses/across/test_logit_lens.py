@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ARCHITECTURES
+from contrast_prompts import made_prompts
 from other_models import state
 from test_grafting import PLANTED, planted, planted_prompts
-from test_patching_sweep import made_prompts
 
 from activations.errors import TwinprobeError
 from analyses.across import logit_lens as module

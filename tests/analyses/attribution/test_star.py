@@ -19,6 +19,7 @@ from activations.sites import Site
 from analyses.attribution.agreement import agreement, exact_effects, sample_cells
 from analyses.attribution.nodes import NODES, attribute
 from analyses.attribution.star import attribute_star
+from analyses.prompts import DIRECTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

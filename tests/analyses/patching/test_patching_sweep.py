@@ -1,69 +1,35 @@
-"""The sweep over items: who is retained, what every cell holds, and a planted circuit that must be found."""
+"""The sweep over items: who is retained, what every line holds, how it is checked, and what is refused."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
+from contrast_prompts import EDITED, LENGTH, made_prompts
+from other_models import state
 
-from activations.texts import Span
-from analyses.patching.runs import Cell, hooked_logits, run
-from analyses.patching.sweep import MIN_GAP, Patching, by_role, patch_prompts
-from analyses.prompts import Prompt, prompts
-from probes.metrics import cluster_bootstrap
-from probes.tasks.items import Contrast, Form, Item
+from activations.errors import TwinprobeError
+from activations.sites import Site
+from analyses.patching import suffix, sweep
+from analyses.patching.grids import Grid
+from analyses.patching.metrics import MIN_GAPS
+from analyses.patching.recording import record
+from analyses.patching.suffix import Patch, full_logits
+from analyses.patching.summaries import summarise
+from analyses.patching.sweep import COLUMNS, Patching, patch_prompts
+from analyses.prompts import DIRECTIONS, Prompt
 
 if TYPE_CHECKING:
     from conftest import MakeModel
 
     from activations.models import LoadedModel
 
-KINDS = ("right", "right", "right", "small gap", "clean wrong", "corrupted wrong", "third wins")
-LENGTH = 7
-
-
-def answers(kind: str, clean: torch.Tensor, corrupted: torch.Tensor) -> tuple[int, int, tuple[int, ...]]:
-    """Two answers and a third candidate for which a random model behaves as ``kind`` says."""
-    rng = np.random.default_rng(int(abs(clean.sum()) * 1e6) % 2**32)
-    while True:
-        answer, contrast, third = (int(token) for token in rng.choice(len(clean), 3, replace=False))
-        high, low = (float(logits[answer] - logits[contrast]) for logits in (clean, corrupted))
-        beaten = all(logits[third] < max(logits[answer], logits[contrast]) for logits in (clean, corrupted))
-        fits = {
-            "right": high > 0 > low and high - low > 2 * MIN_GAP and beaten,
-            "small gap": high > 0 > low and high - low < MIN_GAP and beaten,
-            "clean wrong": high < 0 and low < 0 and beaten,
-            "corrupted wrong": high > 0 and low > 0 and beaten,
-            "third wins": high > 0 > low and clean[third] > clean[answer],
-        }
-        if fits[kind]:
-            return answer, contrast, (answer, contrast, third)
-
-
-def made_prompts(loaded: LoadedModel) -> list[Prompt]:
-    rng = np.random.default_rng(0)
-    made = []
-    for number, kind in enumerate(KINDS * 2):
-        clean = [0, *rng.integers(3, 390, LENGTH - 1).tolist()]
-        corrupted = list(clean)
-        for position in (2, 4):
-            corrupted[position] = int(rng.integers(3, 390))
-        with torch.no_grad():
-            answer, contrast, candidates = answers(
-                kind, *(loaded.model(torch.tensor([ids])).logits[0, -1] for ids in (clean, corrupted))
-            )
-        roles = ("other", "other", "definition", "other", "definition", "query", "last")
-        made.append(
-            Prompt(
-                f"{kind} {number}", f"group {number % 3}", number % 4, tuple(clean), tuple(corrupted), answer, contrast,
-                candidates, tuple(f"token {token}" for token in clean), roles,
-            )
-        )  # fmt: skip
-    return made
+BOTH = tuple(DIRECTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +44,24 @@ def given(loaded: LoadedModel) -> list[Prompt]:
 
 @pytest.fixture(scope="module")
 def found(loaded: LoadedModel, given: list[Prompt]) -> Patching:
-    return patch_prompts(loaded, given, max_items=4, check_exact=3, seed=1)
+    return patch_prompts(loaded, given, directions=BOTH, max_items=4, check_exact=3, seed=1)
+
+
+def last(loaded: LoadedModel, ids: Sequence[int]) -> torch.Tensor:
+    with torch.no_grad():
+        logits: torch.Tensor = loaded.model(torch.tensor([ids])).logits[0, -1]
+    return logits
+
+
+def by_hand(prompt: Prompt, logits: torch.Tensor, clean: torch.Tensor) -> list[float]:
+    """The metrics in the order of their columns."""
+    own, reference = logits.double().softmax(-1), clean.double().softmax(-1)
+    return [
+        float(logits[prompt.answer] - logits[prompt.contrast]),
+        float(own[prompt.answer]),
+        1 + int((logits > logits[prompt.answer]).sum()),
+        float((reference * (reference / own).log()).sum()),
+    ]
 
 
 def test_only_items_right_in_both_texts_are_patched(found: Patching, given: list[Prompt]) -> None:
@@ -94,170 +77,229 @@ def test_only_items_right_in_both_texts_are_patched(found: Patching, given: list
     right = [prompt.item for prompt in given if prompt.item.startswith("right")]
     assert table.status[right].tolist() == ["retained"] * 4 + ["retained, not patched"] * 2
     assert found.cells["item"].unique().tolist() == right[:4]
-    assert table.status.value_counts().sum() == len(given)
     assert table.status.value_counts().to_dict() == {
         "answered wrongly": 6, "retained": 4, "gap too small": 2, "retained, not patched": 2,
     }  # fmt: skip
 
 
 def test_retention_is_what_the_model_itself_says(loaded: LoadedModel, found: Patching, given: list[Prompt]) -> None:
+    others = [name for name in MIN_GAPS if name != "logit_difference"]
     for prompt, line in zip(given, found.retention.itertuples(), strict=True):
-        with torch.no_grad():
-            clean, corrupted = (
-                loaded.model(torch.tensor([ids])).logits[0, -1] for ids in (prompt.clean, prompt.corrupted)
-            )
+        runs = clean, corrupted = [last(loaded, ids) for ids in (prompt.clean, prompt.corrupted)]
         candidates = list(prompt.candidates)
         assert line.clean_right == (candidates[int(clean[candidates].argmax())] == prompt.answer)
         assert line.corrupted_right == (candidates[int(corrupted[candidates].argmax())] == prompt.contrast)
-        high, low = (float(logits[prompt.answer] - logits[prompt.contrast]) for logits in (clean, corrupted))
+        high, low = (float(logits[prompt.answer] - logits[prompt.contrast]) for logits in runs)
         assert (line.clean, line.corrupted, line.gap) == pytest.approx((high, low, high - low), abs=1e-5)
         assert (line.group, line.difficulty) == (prompt.group, prompt.difficulty)
+        for text, logits in (("clean", clean), ("corrupted", corrupted)):
+            written = [getattr(line, f"{name}_{text}") for name in others]
+            if line.status == "retained":
+                assert written == pytest.approx(by_hand(prompt, logits, clean)[1:], abs=1e-5)
+            else:
+                assert pd.isna(written).all()
 
 
-def test_every_cell_is_that_of_a_plain_forward_pass(loaded: LoadedModel, found: Patching, given: list[Prompt]) -> None:
-    assert len(found.cells) == 4 * loaded.n_layers * LENGTH
+def test_every_line_is_that_of_a_plain_forward_pass(loaded: LoadedModel, found: Patching, given: list[Prompt]) -> None:
+    assert list(found.cells) == COLUMNS
+    assert len(found.cells) == 2 * 4 * loaded.n_layers * LENGTH
     assert found.max_error < 1e-4
-    assert found.checked == 3
     gaps = found.retention.set_index("item").gap
-    by_name = {prompt.item: prompt for prompt in given}
-    for line in found.cells.itertuples():
-        prompt = by_name[line.item]
-        clean, corrupted = run(loaded, prompt.clean), run(loaded, prompt.corrupted)
-        patched = hooked_logits(loaded, corrupted, clean.resid_pre, Cell(line.layer, (line.position,)))
-        expected = float(prompt.logit_difference(patched) - prompt.logit_difference(corrupted.logits))
-        assert line.effect == pytest.approx(expected, abs=1e-5)
-        assert line.recovery == pytest.approx(line.effect / gaps[line.item])
-        assert (line.group, line.token, line.role) == (
-            prompt.group, prompt.tokens[line.position], prompt.roles[line.position],
-        )  # fmt: skip
+    for prompt in (prompt for prompt in given if prompt.item in set(found.cells["item"])):
+        runs = [record(loaded, ids, suffixes=False) for ids in (prompt.clean, prompt.corrupted)]
+        for line in found.cells[found.cells["item"] == prompt.item].itertuples():
+            patched, donor = (runs[number] for number in DIRECTIONS[line.direction])
+            cell = (Patch(Site("resid_pre", line.layer), (line.position,), donor.stream[line.layer, [line.position]]),)
+            logits = full_logits(loaded, patched.ids, cell)
+            metrics = by_hand(prompt, logits, runs[0].logits)
+            assert [getattr(line, name) for name in MIN_GAPS] == pytest.approx(metrics, abs=1e-5)
+            before = float(prompt.logit_difference(patched.logits))
+            assert line.effect == pytest.approx(metrics[0] - before, abs=1e-5)
+            assert line.recovery == pytest.approx(line.effect / gaps[prompt.item])
+            assert (line.group, line.token, line.role) == (
+                prompt.group, prompt.tokens[line.position], prompt.roles[line.position],
+            )  # fmt: skip
+    about = found.cells[["donor", "site", "by", "window"]].drop_duplicates()
+    assert about.to_numpy().tolist() == [["contrast", "resid_pre", "position", 1]]
+    assert found.cells[["head", "neurons"]].isna().all(axis=None)
 
 
 def test_where_the_runs_are_equal_the_effect_is_exactly_zero(found: Patching) -> None:
     cells = found.cells
-    same = (cells.position < 2) | ((cells.layer == 0) & ~cells.position.isin([2, 4]))
+    same = (cells.position < 2) | ((cells.layer == 0) & ~cells.position.isin(EDITED))
     assert (cells.effect[same] == 0).all()
     assert (cells.recovery[same] == 0).all()
     above = (cells.layer > 0) & (cells.position >= 2)
     assert (cells.effect[above].abs() > 1e-3).mean() > 0.3
 
 
-def test_roles_are_averaged_over_tokens_then_items(found: Patching) -> None:
-    table = by_role(found.cells, seed=3, n_resamples=200)
-    assert len(table) == 3 * len({"other", "definition", "query", "last"})
-    for line in table.itertuples():
-        items = []
-        for item in found.cells["item"].unique():
-            values = [
-                cell.recovery
-                for cell in found.cells.itertuples()
-                if (cell.item, cell.layer, cell.role) == (item, line.layer, line.role)
-            ]
-            assert len(values) == {"other": 3, "definition": 2, "query": 1, "last": 1}[line.role]
-            items.append(sum(values) / len(values))
-        assert line.recovery == pytest.approx(sum(items) / 4)
-        assert line.items == 4
-        interval = cluster_bootstrap(items, list("abcd"), 200, 3)
-        assert (line.low, line.high) == pytest.approx((interval.low, interval.high))
-    # an item with more tokens of a role weighs as much as any other
-    uneven = pd.DataFrame(
-        {"item": list("aaab"), "layer": 0, "role": "r", "effect": [1.0, 1, 1, 5], "recovery": [0.0, 0, 0, 1]}
-    )
-    assert by_role(uneven)[["recovery", "effect", "items"]].to_numpy().tolist() == [[0.5, 3.0, 2]]
-
-
 def test_nothing_retained_leaves_empty_tables(loaded: LoadedModel, given: list[Prompt]) -> None:
     wrong = [prompt for prompt in given if prompt.item.startswith("clean wrong")]
+    for donor in ("contrast", "mean", "random", "identity"):
+        found = patch_prompts(loaded, wrong, max_items=4, donor=donor)
+        assert found.retention.status.tolist() == ["answered wrongly"] * 2
+        assert found.cells.empty
+        assert list(found.cells) == COLUMNS
+        assert (found.checked, found.max_error) == (0, 0.0)
+        assert summarise(found.cells).empty
+
+
+def test_progress_counts_texts_read_and_prompts_patched(loaded: LoadedModel, given: list[Prompt]) -> None:
     steps: list[tuple[int, int]] = []
-    found = patch_prompts(loaded, wrong, max_items=4, progress=lambda done, total: steps.append((done, total)))
-    assert found.retention.status.tolist() == ["answered wrongly"] * 2
-    assert found.cells.empty
-    assert {"item", "group", "layer", "position", "token", "role", "effect", "recovery"} == set(found.cells)
-    assert (found.checked, found.max_error) == (0, 0.0)
-    assert by_role(found.cells).empty
-    assert steps == [(done, 6) for done in range(1, 7)]  # two texts read, twice, then two prompts passed over
+    patch_prompts(loaded, given[2:5], max_items=9, progress=lambda done, total: steps.append((done, total)))
+    assert steps == [(done, 9) for done in range(1, 10)]  # three prompts' two texts, then each patched or passed over
+
+
+@pytest.mark.parametrize("check_exact", [0, 3, 9])
+def test_checked_cells_are_spread_over_items(
+    loaded: LoadedModel, given: list[Prompt], monkeypatch: pytest.MonkeyPatch, check_exact: int
+) -> None:
+    checked: list[tuple[tuple[int, ...], str, tuple[int, ...]]] = []
+
+    def noted(model: LoadedModel, ids: tuple[int, ...], cell: suffix.Cell) -> torch.Tensor:
+        checked.append((ids, str(cell[0].site), cell[0].positions))
+        return full_logits(model, ids, cell)
+
+    monkeypatch.setattr(sweep, "full_logits", noted)
+    found = patch_prompts(loaded, given, directions=BOTH, max_items=4, check_exact=check_exact, seed=1)
+    assert found.checked == len(checked) == 2 * check_exact
+    assert len(set(checked)) == len(checked)
+    right = [prompt for prompt in given if prompt.item in set(found.cells["item"])]
+    counts = Counter(ids for ids, _, _ in checked)
+    shares = [(counts[prompt.clean], counts[prompt.corrupted]) for prompt in right]  # noising, denoising
+    assert all(noising == denoising for noising, denoising in shares)
+    assert max(shares)[0] - min(shares)[0] <= 1
+    assert all(max(positions) >= EDITED[0] for _, _, positions in checked), "checked where nothing changes"
+
+
+def test_other_seeds_check_other_cells(
+    loaded: LoadedModel, given: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with batches so small that drawn cells come from many of them."""
+    drawn = []
+    for seed, limit in ((0, None), (1, None), (0, 3)):
+        seen: list[tuple[str, tuple[int, ...]]] = []
+
+        def noted(model: LoadedModel, ids: tuple[int, ...], cell: suffix.Cell, seen: Any = seen) -> torch.Tensor:
+            seen.append((str(cell[0].site), cell[0].positions))
+            return full_logits(model, ids, cell)
+
+        monkeypatch.setattr(sweep, "full_logits", noted)
+        if limit is not None:
+            monkeypatch.setattr(sweep, "MAX_CELLS", limit)
+        patch_prompts(loaded, given[:1], max_items=1, check_exact=4, seed=seed)
+        drawn.append(set(seen))
+    assert drawn[0] != drawn[1]
+    assert drawn[0] == drawn[2]
 
 
 def test_the_exactness_check_reports_the_error_it_finds(make_model: MakeModel, given: list[Prompt]) -> None:
     """A model that adds to its logits what patching does not know of, too little to be refused outright."""
     odd = make_model("llama")
     handle = odd.model.register_forward_hook(
-        lambda _module, _args, output: setattr(output, "logits", output.logits + 5e-4)
+        lambda _module, _args, output: setattr(output, "logits", output.logits + 5e-5)
     )
     found = patch_prompts(odd, given[:2], max_items=1, check_exact=1)
     handle.remove()
-    assert found.max_error == pytest.approx(5e-4, rel=0.05)
+    assert found.max_error == pytest.approx(5e-5, rel=0.1)
+
+
+def test_logits_that_are_quite_other_are_refused(make_model: MakeModel, given: list[Prompt]) -> None:
+    odd = make_model("llama")
+    handle = odd.model.register_forward_hook(
+        lambda _module, _args, output: setattr(output, "logits", output.logits + 0.5)
+    )
+    before = state(odd)
+    with pytest.raises(TwinprobeError, match="recomputed logits are off by 0.5; this architecture is not supported"):
+        patch_prompts(odd, given[:2], max_items=1)
+    assert state(odd) == before
+    handle.remove()
 
 
 def test_same_seed_same_tables(loaded: LoadedModel, found: Patching, given: list[Prompt]) -> None:
-    again = patch_prompts(loaded, given, max_items=4, check_exact=3, seed=1)
+    again = patch_prompts(loaded, given, directions=BOTH, max_items=4, check_exact=3, seed=1)
     pd.testing.assert_frame_equal(again.cells, found.cells)
     pd.testing.assert_frame_equal(again.retention, found.retention)
     assert again.max_error == found.max_error
 
 
-def planted(make_model: MakeModel, layer: int) -> LoadedModel:
-    """A GPT-2 in which one layer's attention copies the marked token, `` red`` or `` box``, to every later position.
+@pytest.mark.parametrize(("room", "limit"), [("MAX_LOGITS", 397 * 2), ("MAX_CELLS", 5)])
+def test_little_memory_gives_the_same_table(
+    loaded: LoadedModel, given: list[Prompt], found: Patching, monkeypatch: pytest.MonkeyPatch, room: str, limit: int
+) -> None:
+    sizes, asked = [], []
 
-    Dimension 0 marks the two words, 1 and 2 tell them apart, 3 and 4 are what the unembedding reads. Every query looks
-    for the mark; all other weights that write into the stream are zero, so nothing else can carry the answer.
-    """
-    loaded = make_model("gpt2", n_head=1, tie_word_embeddings=False)
-    model, width = loaded.model, loaded.d_model
-    words = loaded.tokenizer.convert_tokens_to_ids(["Ġred", "Ġbox"])
-    with torch.no_grad():
-        embeddings = model.transformer.wte.weight.normal_(std=0.3)
-        embeddings[:, :5] = 0
-        model.transformer.wpe.weight.zero_()
-        model.lm_head.weight.zero_()
-        for number, word in enumerate(words):
-            embeddings[word, [0, 1 + number]] = 3.0
-            model.lm_head.weight[word, 3 + number] = 5.0
-        for norm in [m for m in model.modules() if isinstance(m, torch.nn.LayerNorm)]:
-            norm.weight.fill_(1)
-            norm.bias.zero_()
-        for block in model.transformer.h:
-            for written in (*block.attn.c_proj.parameters(), *block.mlp.c_proj.parameters()):
-                written.zero_()
-        attention = model.transformer.h[layer].attn
-        attention.c_attn.weight.zero_()
-        attention.c_attn.bias.zero_()
-        attention.c_attn.bias[0] = 40.0  # the query
-        attention.c_attn.weight[0, width] = 1.0  # the key: the mark
-        for number in (1, 2):
-            attention.c_attn.weight[number, 2 * width + number] = 1.0
-            attention.c_proj.weight[number, 2 + number] = 1.0
-    return loaded
+    def noted(model: LoadedModel, run: Any, cells: Sequence[suffix.Cell]) -> Any:
+        asked.append(len(cells))
+        for numbers, logits in suffix.suffix_batches(model, run, cells):
+            sizes.append(len(numbers))
+            yield numbers, logits
+
+    monkeypatch.setattr(sweep if room == "MAX_CELLS" else suffix, room, limit)
+    monkeypatch.setattr(sweep, "suffix_batches", noted)
+    again = patch_prompts(loaded, given, directions=BOTH, max_items=4, check_exact=3, seed=1)
+    pd.testing.assert_frame_equal(again.cells, found.cells, rtol=1e-4, atol=1e-5)
+    assert again.checked == found.checked
+    assert max(asked) == (5 if room == "MAX_CELLS" else loaded.n_layers * LENGTH)
+    assert max(sizes) <= 5
+    assert len(sizes) >= 2 * 4 * 4
 
 
-@pytest.mark.parametrize("layer", [0, 1, 2])
-def test_a_planted_circuit_is_found_and_nothing_else(make_model: MakeModel, layer: int) -> None:
-    """The answer must be carried by the marked word up to the planted layer, and by the last token above it.
+def test_the_model_is_left_as_it_was(make_model: MakeModel, given: list[Prompt]) -> None:
+    """Also when patching is broken off in the middle."""
+    model = make_model("llama")
+    before = state(model)
+    for donor in ("contrast", "mean", "random"):
+        patch_prompts(model, given, grids=[Grid("z", "all"), Grid("mlp_post", "role")], donor=donor, max_items=2)
+        assert state(model) == before
 
-    The texts also differ in a word that does not matter (captain, name): its cells are computed, and must be zero.
-    """
-    loaded = planted(make_model, layer)
-    items = []
-    for number, lead in enumerate(["in the sea", "name saw the", "the old man"]):
-        text, other = (
-            f"{lead} the {who} put the coin into the{word} and the coin"
-            for who, word in (("captain", " red"), ("name", " box"))
-        )
-        definition = Span("definition", text.index(" red"), text.index(" red") + 4)
-        form = Form(text, (definition,), " red", (" red", " box", " coin"), Contrast(other, " box"))
-        items.append(Item(f"i{number}", "planted", "test", "g", 0, {"prose": form}))
-    given, dropped = prompts(loaded, items, "prose", True)
-    assert not dropped
-    found = patch_prompts(loaded, given, max_items=9)
-    assert found.retention.status.tolist() == ["retained"] * 3
-    cells = found.cells
-    carried = ((cells.layer <= layer) & (cells.role == "definition")) | ((cells.layer > layer) & (cells.role == "last"))
-    assert carried.sum() == 3 * loaded.n_layers
-    assert cells.recovery[carried].to_numpy() == pytest.approx(1, abs=1e-3)
-    assert cells.recovery[~carried].abs().max() < 1e-3
-    for prompt in given:
-        edited = [i for i, (a, b) in enumerate(zip(prompt.clean, prompt.corrupted, strict=True)) if a != b]
-        assert [prompt.roles[i] for i in edited] == ["other", "definition"]
-    table: Any = by_role(cells).pivot(index="layer", columns="role", values="recovery")
-    assert table.definition.tolist() == pytest.approx([float(at <= layer) for at in range(3)], abs=1e-3)
-    assert table["last"].tolist() == pytest.approx([float(at > layer) for at in range(3)], abs=1e-3)
-    assert table.other.abs().max() < 1e-3
+    def stop(done: int, total: int) -> None:
+        if done > 2 * len(given) + 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        patch_prompts(model, given, max_items=2, progress=stop)
+    assert state(model) == before
+
+
+REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "site": ("llama", {"grids": [Grid("resid_pro")]}, "site 'resid_pro' can not be patched (did you mean 'resid_pre'"),
+    "site of no run": (
+        "llama",
+        {"grids": [Grid("pattern")]},
+        "site 'pattern' can not be patched (did you mean 'attn_out'?); expected one of",
+    ),
+    "by": ("llama", {"grids": [Grid("z", "roles")]}, "a grid by 'roles' (did you mean 'role'?)"),
+    "direction": ("llama", {"directions": ("noisng",)}, "direction 'noisng' is not known (did you mean 'noising'"),
+    "donor": ("llama", {"donor": "means"}, "donor 'means' is not known (did you mean 'mean'?)"),
+    "neurons elsewhere": ("llama", {"grids": [Grid("z", neurons=4)]}, "groups of 4 neurons at z; expected"),
+    "no neurons": ("llama", {"grids": [Grid("mlp_post", neurons=0)]}, "groups of 0 neurons at mlp_post"),
+    "no window": ("llama", {"grids": [Grid("z", window=0)]}, "a window of 0 layers; expected 1 or more"),
+    "long window": ("llama", {"grids": [Grid("z", window=4)]}, "a window of 4 layers in tiny-llama, which has 3"),
+    "fused": ("gpt2", {"grids": [Grid("q")]}, "projects queries, keys and values in one"),
+    "parallel": ("codegen", {"grids": [Grid("resid_mid")]}, "so it has no resid_mid"),
+    "lonely": ("llama", {"donor": "random", "max_items": 1}, "needs 2 retained items or more, and 1 is retained"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_input_is_refused_in_one_line(tiny: Callable[[str], LoadedModel], given: list[Prompt], case: str) -> None:
+    architecture, options, said = REFUSED[case]
+    with pytest.raises(TwinprobeError) as caught:
+        patch_prompts(tiny(architecture), given, **{"max_items": 2, **options})
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_prompts_are_refused(loaded: LoadedModel) -> None:
+    with pytest.raises(TwinprobeError, match="no prompts to patch"):
+        patch_prompts(loaded, [], max_items=2)
+
+
+def test_prompts_of_one_item_are_told_apart_by_their_ids_alone(loaded: LoadedModel, given: list[Prompt]) -> None:
+    """An item's cells do not depend on what else is patched."""
+    alone = patch_prompts(loaded, given[1:2], directions=BOTH, max_items=1, check_exact=0)
+    renamed = dataclasses.replace(given[1], item="renamed")
+    beside = patch_prompts(loaded, [given[0], renamed], directions=BOTH, max_items=2, check_exact=0)
+    theirs = beside.cells[beside.cells["item"] == "renamed"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(theirs.drop(columns="item"), alone.cells.drop(columns="item"), atol=1e-6)

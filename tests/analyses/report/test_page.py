@@ -5,14 +5,16 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
 import pytest
-from tiny import HOSTILE, make_study
+from tiny import HOSTILE, make_study, make_tables
+from tiny_across import NOT_ALIGNED
 from tiny_evidence import WHY
 
 from analyses.report import page
-from analyses.report.page import look, write_report
+from analyses.report.page import look, render, write_report
+from analyses.report.pictures import MAPS, draw
 
 VOID = {"meta", "link", "img", "br"}
 
@@ -44,16 +46,25 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
+def without_pictures(out: Path, results: dict[str, Any]) -> Page:
+    """The page of results, where its pictures do not matter."""
+    return Page(render(results, (out / "study.toml").read_text(encoding="utf-8"), {}))
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")
     written = write_report(out, *make_study(out))
     assert sorted(path.relative_to(out).as_posix() for path in written) == [
+        "figures/across.png",
+        "figures/alike.png",
         "figures/between-layers.png",
         "figures/comparisons.png",
         "figures/difficulty.png",
+        "figures/heads-nesting-code.png",
         "figures/interventions.png",
         "figures/layers.png",
+        "figures/noising-nesting-code.png",
         "figures/patching-nesting-code.png",
         "figures/scores.png",
         "figures/transfer.png",
@@ -105,11 +116,10 @@ def test_names_come_through_as_text(html: str) -> None:
 
 
 def test_the_numbers_are_those_of_the_results(tmp_path: Path) -> None:
-    results, tables = make_study(tmp_path)
+    results, _ = make_study(tmp_path)
     results["tables"]["scores"][0]["bits_per_byte"] = 7.654321
     results["tables"]["retention"][0]["both_right"] = 987
-    write_report(tmp_path, results, tables)
-    text = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
+    text = without_pictures(tmp_path, results).text
     assert "7.654" in text
     assert "base answers 987 of 10 prompts" in text
 
@@ -135,11 +145,10 @@ def test_the_probes_are_shown_by_every_measure(html: str) -> None:
 
 
 def test_several_draws_are_shown_with_their_spread(tmp_path: Path) -> None:
-    results, tables = make_study(tmp_path)
+    results, _ = make_study(tmp_path)
     for line in results["tables"]["probes"]:
         line |= {"seeds": 3, "seed_spread": 0.0625}
-    write_report(tmp_path, results, tables)
-    text = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
+    text = without_pictures(tmp_path, results).text
     assert text.count("0.062") == 12 and "the spread is the standard deviation" in text
 
 
@@ -157,29 +166,86 @@ def test_interventions_show_what_they_did(html: str) -> None:
     assert text.count("code, removal: in 2 of 2 targets and forms") == 2  # among the findings and in its section
 
 
+def test_where_heads_decide_is_told_and_drawn(html: str) -> None:
+    read = Page(html)
+    assert read.text.count("a single head at one role restores at least half of the answer in 1 of 1 task form") == 2
+    assert "+0.75 (0.62 to 0.88)" in read.text and "−0.62 (−0.75 to −0.50)" in read.text
+    heads = [str(image["alt"]) for image in read.attributes("img") if "by layer and head" in str(image["alt"])]
+    assert ["most with layer 1, head 0 at role last" in text for text in heads] == [True, True]
+    assert "(0.75, 0.62 to 0.88)" in heads[0] and "(−0.62, −0.75 to −0.50)" in heads[1]
+
+
+def test_the_two_models_together_have_their_sections(html: str) -> None:
+    read = Page(html)
+    links = {str(link["href"]) for link in read.attributes("a")}
+    assert {"#across", "#alike"} <= links
+    assert read.text.count("code → base, residual stream at the last token: base’s lead rises") == 2
+    assert "change nothing in any of 30 cells" in read.text
+    assert f"binding, code · not aligned: {NOT_ALIGNED}" in read.text
+    assert "+1.50 (1.00 to 2.00)" in read.text and "0.38 (0.25 to 0.50)" in read.text
+    assert read.text.count("0.25 (0.19 to 0.50)") == 3 and read.text.count("all effects of code are equal") == 1
+    assert "Jaccard, top 5" in read.text
+    assert read.text.count("code text: CKA of base and code is lowest at embed") == 2
+    alts = " ".join(str(image["alt"]) for image in read.attributes("img"))
+    assert "code into base, nesting, code: most after layer 1, +1.50 logits" in alts
+    assert "code text, base and second seed: 0.81 to 0.88" in alts
+
+
+def test_what_is_in_the_report_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    results, _ = make_study(tmp_path)
+    missing = "Not in this report: attribution patching (Kramár et al. 2024), paths between heads, circuits"
+    assert f"{missing}." in without_pictures(tmp_path, results).text
+    results["tables"]["cross"] = []
+    heads = [line for line in results["tables"]["patching"] if line["head"] is not None]
+    results["tables"]["patching"] = [line for line in results["tables"]["patching"] if line not in heads]
+    assert f"{missing}, patching from one model into the other (Prakash et al. 2024), noising, single heads." in (
+        without_pictures(tmp_path, results).text
+    )
+
+
+def test_models_that_can_not_exchange_activations_say_why(tmp_path: Path) -> None:
+    results, _ = make_study(tmp_path)
+    reason = "the width is 8 and 16"
+    for name in TOGETHER:
+        results["tables"][name] = []
+    results["tables"]["cross_refused"] = [
+        {"task": "nesting", "form": form, "reason": reason} for form in ("code", "prose")
+    ]
+    text = without_pictures(tmp_path, results).text
+    assert f"silent about nesting, code; nesting, prose: {reason}." in text
+    assert "No activation was put" not in text and "no prompt that either" not in text
+
+
 def test_names_from_a_user_come_through_as_text(tmp_path: Path) -> None:
     results, tables = make_study(tmp_path)
     for name, lines in results["tables"].items():
-        tables[name] = tables[name].replace({"form": {"code": HOSTILE}})
+        tables[name] = tables[name].replace(
+            {"form": {"code": HOSTILE}, "role": {"opener": HOSTILE}, "kind": {"prose": HOSTILE}}
+        )
         for line in lines:
             named = {key: HOSTILE for key in ("family", "source_forms", "why_dropped") if line.get(key)}
-            line |= named | ({"form": HOSTILE} if line.get("form") == "code" else {})
+            given = (("form", "code"), ("role", "opener"), ("kind", "prose"))
+            line |= named | {key: HOSTILE for key, value in given if line.get(key) == value}
+    results["tables"]["cross_refused"] = [{"task": "roles", "form": HOSTILE, "reason": HOSTILE}]
+    results["tables"]["overlap"][3]["reason"] = HOSTILE
     write_report(tmp_path, results, tables)
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert HOSTILE not in html
     read = Page(html)
     assert read.text.count(HOSTILE) > 20
-    assert sum(HOSTILE in str(image["alt"]) for image in read.attributes("img")) == 7  # all but transfer
+    assert sum(HOSTILE in str(image["alt"]) for image in read.attributes("img")) == 11  # all but transfer
 
 
 def test_other_forms_than_code_and_prose_are_named_as_forms(tmp_path: Path) -> None:
-    results, tables = make_study(tmp_path)
-    write_report(tmp_path, results, tables)
-    assert "Between code and prose" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    results, _ = make_study(tmp_path)
+    assert "Between code and prose" in without_pictures(tmp_path, results).text
     results["tables"]["probes"][-1]["form"] = "Finnish"
-    write_report(tmp_path, results, tables)
-    html = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "Between forms" in html and "between code and prose" not in html
+    text = without_pictures(tmp_path, results).text
+    assert "Between forms" in text and "between code and prose" not in text
+
+
+EVIDENCE = ("difficulty", "capacity", "layers", "left_out", "mapped", "interventions")
+TOGETHER = ("cross_retention", "cross", "overlap", "similarity")
 
 
 @pytest.mark.parametrize(
@@ -190,43 +256,63 @@ def test_other_forms_than_code_and_prose_are_named_as_forms(tmp_path: Path) -> N
         ("transfer",),
         ("scores",),
         ("comparisons", "examples"),
-        ("difficulty", "capacity", "layers", "left_out", "mapped", "interventions"),
+        EVIDENCE,
+        ("cross", "overlap"),
+        TOGETHER,
     ],
 )
 def test_a_study_may_lack_a_part(tmp_path: Path, absent: tuple[str, ...]) -> None:
-    results, tables = make_study(tmp_path)
-    for name in absent:
-        tables[name] = tables[name].iloc[:0]
-        results["tables"][name] = []
+    results, _ = make_study(tmp_path)
+    results["tables"] |= {name: [] for name in absent}
     if "comparisons" in absent:
         results |= {"findings": [], "calibration": None}
-    written = {path.stem for path in write_report(tmp_path, results, tables)}
-    gone = {"layers": "between-layers"}  # the figure called layers is that of the probes
-    assert not any(path.startswith(tuple(gone.get(name, name) for name in absent)) for path in written)
-    text = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
-    if "interventions" in absent:
+    text = without_pictures(tmp_path, results).text
+    if absent == EVIDENCE:
         assert (
             "No probe’s directions were changed in this study" in text
             and "No map between the models was fitted" in text
         )
         assert "By difficulty" not in text and "form left out" not in text and "larger capacity" not in text
+    if absent == TOGETHER:
+        assert "No activation was put from one model into the other in this study." in text
+        assert "activations on neutral passages were not compared" in text
+        assert "Do the same heads matter?" not in text and "Kornblith" not in text and "(CMAP" not in text
+    if absent == ("cross", "overlap"):
+        assert "no prompt that either model answers rightly" in text and "in nesting, prose: nothing could be" in text
+
+
+@pytest.mark.parametrize(
+    "absent",
+    [
+        ("patching", "transfer", "scores", "comparisons", "examples", *TOGETHER),
+        ("retention", *EVIDENCE),
+    ],
+)
+def test_what_is_absent_is_not_drawn(tmp_path: Path, absent: tuple[str, ...]) -> None:
+    results, tables = make_study(tmp_path)
+    tables = {name: table.iloc[:0] if name in absent else table for name, table in tables.items()}
+    results["tables"] |= {name: [] for name in absent}
+    written = {path.stem for path in write_report(tmp_path, results, tables)}
+    gone = {"layers": "between-layers", "cross": "across", "similarity": "alike"}
+    assert not any(path.startswith(tuple(gone.get(name, name) for name in absent)) for path in written)
+    assert ("across" in written) == ("alike" in written) == ("cross" not in absent)
 
 
 def test_a_study_without_null_says_so(tmp_path: Path) -> None:
-    results, tables = make_study(tmp_path, null=False)
-    write_report(tmp_path, results, tables)
-    text = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
+    results, _ = make_study(tmp_path, null=False)
+    text = without_pictures(tmp_path, results).text
     assert "no null pair" in text and "Without a null pair" in text
+    assert "second seed as the donor" not in text
 
 
 def test_a_map_of_an_earlier_study_goes_away(tmp_path: Path) -> None:
-    results, tables = make_study(tmp_path)
-    write_report(tmp_path, results, tables)
-    write_report(tmp_path, results, tables | {"patching": pd.DataFrame()})
-    assert not list((tmp_path / "figures").glob("patching-*"))
+    patching = {"patching": make_tables()["patching"]}
+    assert set(draw(tmp_path, patching)) == {f"{kind}-nesting-code" for kind in MAPS}
+    assert draw(tmp_path, {}) == {}
+    assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["style.css", "causal.html.jinja", "figures.py"])
+@pytest.mark.parametrize("name", ["style.css", "across.html.jinja", "figures.py"])
 def test_another_look_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     shutil.copytree(page.HERE, tmp_path / "report")
     before = look()

@@ -1,6 +1,6 @@
 """A small study's tables and results, made up: every model, two tasks, two forms, two sites.
 
-The tables on what carries over and what is used are in ``tiny_evidence``.
+The tables on what carries over and what is used are in ``tiny_evidence``, those on both models together in ``tiny_across``.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from tiny_across import across, heads
 from tiny_evidence import evidence
 
 from analyses.study.results import examples, results
@@ -40,8 +41,9 @@ def make_tables(null: bool = True) -> Tables:
     moved = [_transfer(role, source, form) for role in roles for source, form in (("code", "prose"), ("prose", "code"))]
     retention = [_retention(role, form) for role in causal for form in ("code", "prose")]
     patching = [
-        {"model": "base", "task": "nesting", "form": "code", "layer": layer, "role": role, "recovery": 0.5, "low": 0.4,
-         "high": 0.6, "effect": 1.0, "items": 4}
+        {"model": "base", "task": "nesting", "form": "code", "direction": "denoising", "donor": "contrast",
+         "site": "resid_pre", "by": "position", "window": 1, "layer": layer, "head": None, "neurons": None, "role": role,
+         "recovery": 0.5, "low": 0.4, "high": 0.6, "effect": 1.0, "items": 4, "p_max": 0.125, "threshold": 1.0}
         for layer in range(2) for role in ("last", "opener", "other")
     ]  # fmt: skip
     scores = [
@@ -56,8 +58,8 @@ def make_tables(null: bool = True) -> Tables:
     ]
     shown = examples([(task, task.generate(40, 0)) for task in map(get_task, ("nesting", "binding"))])
     frames = {
-        "models": models, "probes": probes, "transfer": moved, "retention": retention, "patching": patching,
-        "scores": scores, "comparisons": compared, **evidence(roles, PLACES),
+        "models": models, "probes": probes, "transfer": moved, "retention": retention, "scores": scores,
+        "patching": [*patching, *heads()], "comparisons": compared, **evidence(roles, PLACES), **across(roles),
     }  # fmt: skip
     return {name: pd.DataFrame(lines) for name, lines in frames.items()} | {"examples": shown}
 

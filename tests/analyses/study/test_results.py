@@ -96,6 +96,15 @@ def test_results_name_the_pair_and_its_confounds(comparisons: pd.DataFrame) -> N
     json.dumps(found, allow_nan=False)
 
 
+def test_what_both_models_do_together_is_summarised_without_its_cells() -> None:
+    study, pair = read_study(embedded_study()), get_pair("qwen2.5-0.5b")
+    kept = ("patching", "cross_refused", "cross_retention", "cross", "overlap", "similarity")
+    table = pd.DataFrame([{"effect": np.nan, "reason": "none"}])
+    found = results(study, pair, dict.fromkeys((*kept, "patching_cells", "cross_cells", "cross_behaviour"), table))
+    assert tuple(found["tables"]) == kept, "single items stay in the tables' own files"
+    assert found["tables"]["cross"] == [{"effect": None, "reason": "none"}]
+
+
 def test_examples_show_a_test_item_of_every_form() -> None:
     items = {name: TASKS[name].generate(60, 0) for name in ("nesting", "identifiers")}
     found = examples([(TASKS[name], drawn) for name, drawn in items.items()]).set_index(["task", "form"])

@@ -81,7 +81,8 @@ def test_everything_promised_is_there(finished_study: Path) -> None:
     assert {path.stem for path in (finished_study / "tables").iterdir()} == {
         "models", "probes", "probe_rows", "difficulty", "layers", "transfer", "transfer_rows", "mapped", "mapped_rows",
         "behaviour", "retention", "interventions", "intervention_rows", "patching", "patching_cells", "arrival",
-        "scores", "score_rows", "comparisons", "examples",
+        "scores", "score_rows", "comparisons", "examples", "cross", "cross_cells", "cross_behaviour", "cross_retention",
+        "overlap", "similarity",
     }  # fmt: skip
     for role in ROLES:
         for task in ("nesting", "identifiers"):
@@ -248,8 +249,11 @@ def test_a_second_run_reuses_every_stage_and_does_not_need_torch(out: Path, stud
     ("changes", "computed"),
     [
         ({"flips = 1000": "flips = 2000"}, []),
-        ({"resamples = 100": "resamples = 200"}, ["probes", "patching", "interventions", "mapped", "scores"]),
-        ({"items = 6": "items = 5", "passages = 6": "passages = 7"}, ["patching", "scores"]),
+        (
+            {"resamples = 100": "resamples = 200"},
+            ["probes", "patching", "interventions", "mapped", "scores", "across", "overlap"],
+        ),
+        ({"items = 6": "items = 5", "passages = 6": "passages = 7"}, ["patching", "scores", "overlap"]),
     ],
     ids=["flips", "resamples", "patching and scores"],
 )
@@ -257,6 +261,10 @@ def test_changed_settings_recompute_what_depends_on_them(
     out: Path, study_file: Path, tmp_path: Path, changes: dict[str, str], computed: list[str]
 ) -> None:
     """``computed``: kinds of stages, of every model and task; comparisons and report depend on everything."""
+
+    def kind(stage: str) -> str:
+        return "across" if stage.startswith("across/patching") else stage.split("/")[-1].split()[0]
+
     text = study_file.read_text()
     for old, new in changes.items():
         assert text.count(f"{old}\n") == 1
@@ -264,7 +272,7 @@ def test_changed_settings_recompute_what_depends_on_them(
     (tmp_path / "changed.toml").write_text(text)
     run_study(read_study(tmp_path / "changed.toml"), out)
     found = stages(out)
-    expected = {stage for stage in found if stage.split("/")[-1].split()[0] in (*computed, "comparisons", "report")}
+    expected = {stage for stage in found if kind(stage) in (*computed, "comparisons", "report")}
     assert {stage for stage, reused in found.items() if not reused} == expected
     assert len(expected) > 2 or not computed
     assert read_study(out / "study.toml") == read_study(tmp_path / "changed.toml")
@@ -276,8 +284,8 @@ def test_more_tasks_keep_the_stages_of_the_others(out: Path, study_file: Path, t
     run_study(read_study(changed), out)
     fresh = {stage for stage, reused in stages(out).items() if not reused}
     # Neutral passages are of documents that no task uses, so they change with the tasks.
-    neutral = {f"stores/{role}/neutral" for role in ("base", "code", "second_seed")}
-    assert fresh == {"comparisons", "examples", "report", "mapped", *neutral}
+    neutral = {f"stores/{role}/neutral" for role in ROLES}
+    assert fresh == {"comparisons", "examples", "report", "mapped", "across/similarity", *neutral}
     assert "identifiers" not in set(table(out, "probes").task)
     run_study(read_study(study_file), out)
     assert {stage for stage, reused in stages(out).items() if not reused} == fresh
@@ -292,7 +300,7 @@ def test_changed_weights_recompute_that_models_stages(models: Path, tmp_path: Pa
     for old, new in off:
         text = text.replace(old, new)
     text = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("null"))
-    (models / "small.toml").write_text(text.replace("[probes]", "[probes]\nrandom_init = false"))
+    (models / "small.toml").write_text(text.replace("[probes]", "[across]\nprompts = 0\n[probes]\nrandom_init = false"))
     study, out = read_study(models / "small.toml"), tmp_path / "run"
     first = run_study(study, out)
     assert set(stages(out)) == {
