@@ -49,7 +49,8 @@ def shared_prompts(
         TwinprobeError: the models are not compatible, or do not read every text and answer as the same tokens.
     """
     check_compatible(base, code)
-    (ours, dropped), (theirs, _) = (prompts(loaded, items, form, bos) for loaded in (base, code))
+    ours, dropped = prompts(base, items, form, bos)
+    theirs = ours if _read_alike(base, code) else prompts(code, items, form, bos)[0]
     for one, other in zip_longest(ours, theirs):
         if _as_ids(one) != _as_ids(other):
             raise TwinprobeError(
@@ -57,6 +58,15 @@ def shared_prompts(
                 f"{_prompt_difference(one, other)}; use a pair with one tokenizer, or leave the item out"
             )
     return ours, dropped
+
+
+def _read_alike(base: LoadedModel, code: LoadedModel) -> bool:
+    """Whether two models have the very same tokenizer and context, so that one of them need not be asked."""
+    ours, theirs = (
+        (loaded.tokenizer.backend_tokenizer.to_str(), loaded.tokenizer.bos_token_id, loaded.context)
+        for loaded in (base, code)
+    )
+    return ours == theirs
 
 
 def _shapes(base: LoadedModel, code: LoadedModel) -> str | None:

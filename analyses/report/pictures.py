@@ -15,8 +15,8 @@ import pandas as pd
 Line = dict[str, Any]
 
 
-MAPS = ("patching", "heads", "noising")
-"""The kinds of patching map: the residual stream denoised, heads denoised, heads noised."""
+MAPS = ("patching", "heads")
+"""The kinds of patching map: the residual stream denoised, heads denoised."""
 
 
 def map_name(kind: str, task: str, form: str) -> str:
@@ -65,16 +65,15 @@ def _maps(patching: pd.DataFrame) -> dict[str, tuple[Any, ...]]:
     chosen = studied(patching)
     for task, form in dict.fromkeys(zip(chosen.task, chosen.form, strict=True)):
         jobs[map_name("patching", task, form)] = (patching_map, patching, task, form)
-    for kind, direction in (("heads", "denoising"), ("noising", "noising")):
-        own = _heads(patching, direction)
-        for task, form in dict.fromkeys(zip(own.task, own.form, strict=True)):
-            part = own[(own.task == task) & (own.form == form)]
-            jobs[map_name(kind, task, form)] = (head_map, part, f"{direction} head by head ({task}, {form} form)")
+    own = _heads(patching)
+    for task, form in dict.fromkeys(zip(own.task, own.form, strict=True)):
+        part = own[(own.task == task) & (own.form == form)]
+        jobs[map_name("heads", task, form)] = (head_map, part, f"denoising head by head ({task}, {form} form)")
     return jobs
 
 
-def _heads(patching: pd.DataFrame, direction: str) -> pd.DataFrame:
-    chosen = (patching.direction == direction) & (patching.donor == "contrast")
+def _heads(patching: pd.DataFrame) -> pd.DataFrame:
+    chosen = (patching.direction == "denoising") & (patching.donor == "contrast")
     return patching[chosen & (patching.site == "z") & (patching.by == "role") & (patching.window == 1)]
 
 
@@ -116,10 +115,9 @@ def _map_texts(patching: list[Line]) -> dict[str, Callable[[], str]]:
     if not patching:
         return {}
     table = pd.DataFrame(patching)
-    stream, denoised, noised = studied(table), _heads(table, "denoising"), _heads(table, "noising")
+    stream, heads = studied(table), _heads(table)
     texts: dict[str, Callable[[], str]] = {}
     for place in dict.fromkeys((line["task"], line["form"]) for line in patching):
         texts[map_name("patching", *place)] = partial(alternatives.patching, stream, *place)
-        texts[map_name("heads", *place)] = partial(alternatives.heads, denoised, *place)
-        texts[map_name("noising", *place)] = partial(alternatives.heads, noised, *place)
+        texts[map_name("heads", *place)] = partial(alternatives.heads, heads, *place)
     return texts

@@ -28,13 +28,12 @@ class AcrossStages:
 
     def tables(self) -> Tables:
         """Cross-model patching of every task with contrasts."""
-        if not self.study.across.prompts:
-            return {}
-        parts = [self._patching(name) for name, task in self.shared.tasks.items() if task.causal]
+        parts = [self.patching(name) for name in self.shared.across_tasks]
         names = dict.fromkeys(name for part in parts for name in part)
         return {name: pd.concat([part[name] for part in parts if name in part], ignore_index=True) for name in names}
 
-    def _patching(self, task: str) -> Tables:
+    def patching(self, task: str) -> Tables:
+        """Cross-model patching of one task."""
         settings = self.study.across
         effort = {"across": settings.model_dump(), "resamples": self.study.statistics.resamples}
         models = {role: self.shared.identities[role] for role in ROLES if role in self.shared.specs}

@@ -19,7 +19,7 @@ from analyses.study.model_stages import ModelStages
 from analyses.study.results import examples
 from analyses.study.settings import Study
 from analyses.study.shared import ACROSS, CAUSAL_ROLES, NEUTRAL, Shared
-from analyses.study.side_by_side import compute_models, default_jobs
+from analyses.study.side_by_side import compute_parts, default_jobs
 from analyses.study.stages import Report, Tables, quiet
 from analyses.toml_files import to_toml
 from probes.tables import write_table
@@ -49,7 +49,8 @@ class StudyRun:
         """Do what is not done yet; write tables, results, figures, report and manifest; return the results."""
         began = time.monotonic()
         if self.jobs > 1 and not (self.out / "results.json").exists():
-            log = compute_models(self.study, self.out, [*self.shared.specs, ACROSS], self.jobs, self.shared.report)
+            parts = [*self.shared.specs, *(f"{ACROSS}/{task}" for task in self.shared.across_tasks)]
+            log = compute_parts(self.study, self.out, parts, self.shared.draws, self.jobs, self.shared.report)
             self.shared.stages.elsewhere = {entry["stage"]: entry for entry in log}
         per_role: dict[str, Tables] = {role: ModelStages(self.shared, role).tables() for role in self.shared.specs}
         mapped = self._mapped(per_role)

@@ -90,6 +90,11 @@ class Shared:
         """The items that are run and patched."""
         return self.draws[task][0]
 
+    @property
+    def across_tasks(self) -> list[str]:
+        """The tasks that are patched across the pair."""
+        return [name for name, task in self.tasks.items() if task.causal and self.study.across.prompts]
+
     def forms(self, task: str) -> list[str]:
         """The forms of a task."""
         return sorted({form for item in self.first_draw(task) for form in item.forms})

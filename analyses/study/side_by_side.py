@@ -1,7 +1,8 @@
-"""The models of a study side by side, each in a process of its own.
+"""The parts of a study side by side, in several processes.
 
-A worker computes the stages of one model into the run directory; the study then finds them there and reads them back. So
-a run with several processes and one without take the same path, and a worker that dies costs the stage it was at.
+A part is a model, or a task patched across the pair. A worker computes its stages into the run directory; the study then
+finds them there and reads them back. So a run with several processes and one without take the same path, and a worker
+that dies costs the stage it was at.
 """
 
 from __future__ import annotations
@@ -19,11 +20,16 @@ from typing import Any
 
 from analyses.study.settings import Study
 from analyses.study.stages import Report
+from probes.tasks.items import Item
 
+Draws = dict[str, list[list[Item]]]
 SMALL = 2**30
 """Bytes of weights up to which several models are held in memory at a time unasked."""
 _told: Any = None
 """In a worker: the queue that progress goes to."""
+_draws: Any = None
+_shared: Any = None
+"""In a worker: the items, and what its parts share."""
 
 
 def default_jobs(study: Study, sizes: Sequence[int | None]) -> int:
@@ -37,8 +43,12 @@ def default_jobs(study: Study, sizes: Sequence[int | None]) -> int:
     return 1 if alone else min(os.cpu_count() or 1, len(sizes))
 
 
-def compute_models(study: Study, out: Path, roles: Sequence[str], jobs: int, report: Report) -> list[dict[str, Any]]:
-    """Compute the stages of every model and those of both together, ``jobs`` of them at a time.
+def compute_parts(
+    study: Study, out: Path, parts: Sequence[str], draws: Draws, jobs: int, report: Report
+) -> list[dict[str, Any]]:
+    """Compute the stages of every part, ``jobs`` parts at a time: roles of models, or tasks as ``across/TASK``.
+
+    ``draws`` are the items of the study, which take a while to make and are therefore handed on.
 
     Returns:
         What the stages' log says of each stage: whether it was reused and how long it took.
@@ -49,8 +59,8 @@ def compute_models(study: Study, out: Path, roles: Sequence[str], jobs: int, rep
     context = get_context("spawn")  # a forked process can not use threads that its parent began
     told = context.Queue()
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    with ProcessPoolExecutor(jobs, context, _begin, (told, threads, os.getpid())) as pool:
-        futures = [pool.submit(_compute, study, out, role) for role in roles]
+    with ProcessPoolExecutor(jobs, context, _begin, (told, threads, os.getpid(), draws)) as pool:
+        futures = [pool.submit(_compute, study, out, part) for part in parts]
         try:
             while not all(future.done() for future in futures):
                 _pass_on(told, report)
@@ -75,10 +85,10 @@ def _pass_on(told: Any, report: Report) -> None:
         return
 
 
-def _begin(told: Any, threads: int, parent: int) -> None:
+def _begin(told: Any, threads: int, parent: int, draws: Draws) -> None:
     """Prepare a worker: its share of the cores, and an end when the study's own process is gone."""
-    global _told
-    _told = told
+    global _told, _draws
+    _told, _draws = told, draws
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt reaches every process; the study's own answers it
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read once, when torch is imported
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
@@ -90,11 +100,20 @@ def _watch(parent: int) -> None:
     os._exit(1)
 
 
-def _compute(study: Study, out: Path, role: str) -> list[dict[str, Any]]:
+def _compute(study: Study, out: Path, part: str) -> list[dict[str, Any]]:
     from analyses.study.across_stages import AcrossStages
     from analyses.study.model_stages import ModelStages
     from analyses.study.shared import ACROSS, Shared
 
-    shared = Shared(study, out, lambda stage, done, total: _told.put((stage, done, total)))
-    (AcrossStages(shared) if role == ACROSS else ModelStages(shared, role)).tables()
-    return shared.stages.log
+    global _shared
+    if _shared is None:
+        _shared = Shared(study, out, lambda stage, done, total: _told.put((stage, done, total)))
+        _shared.draws = _draws
+    before = len(_shared.stages.log)
+    kind, _, task = part.partition("/")
+    if kind == ACROSS:
+        AcrossStages(_shared).patching(task)
+    else:
+        ModelStages(_shared, part).tables()
+    entries: list[dict[str, Any]] = _shared.stages.log[before:]
+    return entries
