@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli.contrasts import check_folder, chosen_items, chosen_pair, contrast_options
 from cli.options import COUNT, PATH, bos_option, json_option, loading_options, model_spec, seed_option
 from cli.output import print_json, progress, quiet_libraries
+
+if TYPE_CHECKING:
+    from analyses.patching.grids import Grid
 
 SITES = ("resid_pre", "z")
 METRICS = ("logit_difference", "probability", "rank", "kl")
@@ -74,6 +78,12 @@ every option."""
 )
 @click.option("--across", is_flag=True, help="Patch each model with the other's activations, too.")
 @click.option(
+    "--mapped",
+    is_flag=True,
+    help="With --across: through orthogonal maps fitted on neutral text, for models whose spaces differ (resid_pre, "
+    "resid_post).",
+)
+@click.option(
     "--check-exact",
     type=click.IntRange(min=0),
     default=3,
@@ -104,6 +114,7 @@ def patch(
     attribution: str | None,
     check_cells: int,
     across: bool,
+    mapped: bool,
     check_exact: int,
     out: Path,
     seed: int,
@@ -120,6 +131,7 @@ def patch(
     from cli.patch_job import Job, Tables, grids, joined
 
     chosen = grids(sites, by, window, neurons)
+    mappable = _mappable(chosen, across) if mapped else []
     quiet_libraries(names.values())
     from activations.inputs import resolve_bos
     from activations.models import load_model, load_tokenizer
@@ -135,7 +147,7 @@ def patch(
     load = partial(load_model, check=loading["self_check"])
     # Models are held together only where both are needed at once.
     held = {role: load(spec) for role, spec in specs.items()} if across else {}
-    if across:
+    if across and not mapped:
         check_compatible(held["base"], held["code"])
     parts: list[Tables] = []
     with progress(f"patching {label}") as report:
@@ -149,7 +161,7 @@ def patch(
                 )
                 parts.append({name: table.assign(model=role) for name, table in found.items()})
         if across:
-            parts += [job.across(held["base"], held["code"], form, report) for form in used]
+            parts += [job.across(held["base"], held["code"], form, mappable, report) for form in used]
     tables = joined(parts)
     write_tables(tables, out)
     require_patched(tables, label, out)
@@ -161,6 +173,18 @@ def patch(
         return
     show(tables, label)
     click.echo("\n".join([f"tables in {out}", *pictures]))
+
+
+def _mappable(chosen: Sequence[Grid], across: bool) -> list[Grid]:
+    """The grids whose sites can come across through a map."""
+    from activations.errors import TwinprobeError
+
+    found = [grid for grid in chosen if grid.site in ("resid_pre", "resid_post")]
+    if not across:
+        raise TwinprobeError("--mapped says how activations come across; give --across, too")
+    if not found:
+        raise TwinprobeError("--mapped needs --site resid_pre or --site resid_post; other sites have no map")
+    return found
 
 
 def _check_attribution(

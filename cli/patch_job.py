@@ -23,6 +23,8 @@ LARGE = 10_000
 LONG = 20.0
 """From so many seconds on, how long the rest will take is said after the first item."""
 RESAMPLES = 1000
+NEUTRAL = (60, 300)
+"""Neutral passages of code, and as many of prose, that maps are fitted on, and their characters."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,20 @@ class Job:
                 tables[key] = table[table.direction.isin(self.directions)].assign(**about)
         return tables
 
-    def across(self, base: LoadedModel, code: LoadedModel, form: str, report: Report) -> Tables:
-        """Each model patched with the other's activations, and with those of another item as a control."""
+    def across(self, base: LoadedModel, code: LoadedModel, form: str, mapped: Sequence[Grid], report: Report) -> Tables:
+        """Each model patched with the other's activations, and with those of another item as a control.
+
+        ``mapped``: where there are any, these grids instead, through maps fitted on neutral text.
+        """
         from analyses.across.cross_task import cross_patch_task
+        from analyses.study.neutral import neutral_texts
+
+        count, characters = NEUTRAL
+        texts = neutral_texts(self.items, count=count, characters=characters, seed=self.seed) if mapped else []
 
         found = cross_patch_task(
-            base, code, self.items, form, bos=self.bos, grids=self.grids, max_prompts=self.max_prompts,
+            base, code, self.items, form, bos=self.bos, grids=mapped or self.grids, neutral=texts,
+            max_prompts=self.max_prompts,
             max_items=self.max_items, random_items=None, check_exact=self.check_exact, seed=self.seed,
             n_resamples=RESAMPLES, progress=partial(report, f"across, {form} form"),
         )  # fmt: skip

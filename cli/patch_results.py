@@ -153,7 +153,7 @@ def _show_across(tables: dict[str, pd.DataFrame]) -> None:
         shown: list[tuple[Any, ...]] = []
         for (receiver, giver), own in lines.groupby(["receiver", "donor_model"], sort=False):
             control = own[own.donor == "random"][[*CELL, "effect"]].rename(columns={"effect": "control"})
-            moved = own[own.donor == "other"].merge(control, on=list(CELL), how="left")
+            moved = own[own.donor.isin(("other", "mapped"))].merge(control, on=list(CELL), how="left")
             largest = moved.effect.abs().sort_values(ascending=False, kind="stable").index[:TOP]
             shown += [
                 (

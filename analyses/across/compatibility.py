@@ -43,12 +43,23 @@ def incompatibility(base: LoadedModel, code: LoadedModel) -> str | None:
 def shared_prompts(
     base: LoadedModel, code: LoadedModel, items: Sequence[Item], form: str, bos: bool
 ) -> tuple[list[Prompt], Counter[str]]:
-    """The prompts of ``items`` (see :func:`analyses.prompts.prompts`), which are the same for both models.
+    """The prompts of ``items`` for two models that can exchange activations; see :func:`same_prompts`.
 
     Raises:
         TwinprobeError: the models are not compatible, or do not read every text and answer as the same tokens.
     """
     check_compatible(base, code)
+    return same_prompts(base, code, items, form, bos)
+
+
+def same_prompts(
+    base: LoadedModel, code: LoadedModel, items: Sequence[Item], form: str, bos: bool
+) -> tuple[list[Prompt], Counter[str]]:
+    """The prompts of ``items`` (see :func:`analyses.prompts.prompts`), which both models read alike, whatever their shapes.
+
+    Raises:
+        TwinprobeError: the models do not read every text and answer as the same tokens.
+    """
     ours, dropped = prompts(base, items, form, bos)
     theirs = ours if _read_alike(base, code) else prompts(code, items, form, bos)[0]
     for one, other in zip_longest(ours, theirs):

@@ -26,10 +26,11 @@ from activations.models import LoadedModel
 from analyses.across.compatibility import check_compatible
 from analyses.answers import MIN_GAP
 from analyses.patching.donors import MAX_CELLS, States, cell_of, from_run, matched
+from analyses.patching.exactness import full_logits, has_suffixes
 from analyses.patching.grids import Grid, Unit, Where, sites_of, units, wheres
 from analyses.patching.head import check_head
 from analyses.patching.recording import STREAM, Recording, record
-from analyses.patching.suffix import full_logits, has_suffixes, suffix_batches, suffix_logits
+from analyses.patching.suffix import suffix_batches, suffix_logits
 from analyses.prompts import Prompt
 
 if TYPE_CHECKING:

@@ -8,16 +8,21 @@ lack, there is nothing to bring.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from activations.errors import TwinprobeError
 from activations.models import LoadedModel
-from analyses.across.compatibility import shared_prompts
+from activations.texts import Text
+from analyses.across.compatibility import same_prompts, shared_prompts
 from analyses.across.cross_patching import CELL, CrossPatching, cross_patch
+from analyses.across.mapped_donor import fit_donor, mapped_patch
 from analyses.answers import answers
 from analyses.patching.grids import Grid
+from analyses.patching.recording import STREAM
 from analyses.prompts import Prompt
 from probes.metrics import mean_intervals
 from probes.tasks.items import Item
@@ -40,6 +45,7 @@ def cross_patch_task(
     bos: bool,
     grids: Sequence[Grid] = GRIDS,
     controls: Mapping[str, LoadedModel] | None = None,
+    neutral: Sequence[Text] = (),
     max_prompts: int | None = None,
     max_items: int = 6,
     random_items: int | None = 3,
@@ -59,6 +65,8 @@ def cross_patch_task(
         bos: whether texts begin with BOS.
         grids: which cells.
         controls: further models by name that also give to ``base``, such as another seed of it.
+        neutral: texts to fit maps on. Where there are any, activations come across through orthogonal maps
+            (:mod:`analyses.across.mapped_donor`), at sites of the residual stream, and the models may differ in shape.
         max_prompts: prompts that both models answer, the first ones; all where it is None.
         max_items: items that are patched, the first ones of those that either model gets right.
         random_items: how many of them also get the random donor, the first ones; all where it is None.
@@ -77,7 +85,7 @@ def cross_patch_task(
     Raises:
         TwinprobeError: two models can not exchange activations, or do not read the texts as the same tokens.
     """
-    prompts, dropped = shared_prompts(base, code, items, form, bos)
+    prompts, dropped = (same_prompts if neutral else shared_prompts)(base, code, items, form, bos)
     reasons = ", ".join(f"{reason} ({count})" for reason, count in sorted(dropped.items()))
     about = {"not_aligned": sum(dropped.values()), "why_not_aligned": reasons}
     prompts = prompts[:max_prompts]
@@ -93,10 +101,13 @@ def cross_patch_task(
         def advance(done: int, total: int, before: int = number) -> None:
             progress(before * total + done, len(ways) * total)
 
+        patch = cross_patch
+        if neutral:
+            patch = partial(mapped_patch, maps=fit_donor(receiver, donor, neutral, _names(grids), bos=bos, seed=seed))
         found.append(
-            cross_patch(
-                receiver, donor, chosen, grids, names=names, random_items=random_items,
-                check_exact=check_exact, seed=seed, progress=advance,
+            patch(
+                receiver, donor, chosen, grids, names=names, random_items=random_items, check_exact=check_exact, seed=seed,
+                progress=advance,
             )
         )  # fmt: skip
     counts = {
@@ -114,6 +125,18 @@ def cross_patch_task(
         means = summary(cells, clusters=clusters, seed=seed, n_resamples=n_resamples)
         tables |= {"cross_cells": cells, "cross": means}
     return tables
+
+
+def _names(grids: Sequence[Grid]) -> list[str]:
+    """The sites of the grids.
+
+    Raises:
+        TwinprobeError: one is not the residual stream between layers, and has no map.
+    """
+    names = list(dict.fromkeys(grid.site for grid in grids))
+    if other := [name for name in names if name not in STREAM]:
+        raise TwinprobeError(f"{other[0]} can not come across through a map; expected {' or '.join(STREAM)}")
+    return names
 
 
 def behaviour(base: LoadedModel, code: LoadedModel, prompts: Sequence[Prompt], max_items: int) -> pd.DataFrame:

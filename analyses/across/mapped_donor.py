@@ -30,9 +30,8 @@ from analyses.across.cross_patching import CrossPatching, Way, cross_patch
 from analyses.patching.donors import States
 from analyses.patching.grids import Grid
 from analyses.patching.recording import STREAM, Recording, record
-from analyses.prompts import Prompt, prompts
+from analyses.prompts import Prompt
 from probes.procrustes import Neutral, OrthogonalMap, fit_maps
-from probes.tasks.items import Item
 
 if TYPE_CHECKING:
     import torch
@@ -136,7 +135,8 @@ def mapped_patch(
     """Patch mapped activations of the donor model into the receiver; see :func:`analyses.across.cross_patching.cross_patch`.
 
     Args:
-        prompts: the same for both models (:func:`same_prompts`), none of them among the neutral texts.
+        prompts: the same for both models (:func:`analyses.across.compatibility.same_prompts`), of other documents than the
+            neutral texts.
         maps: from :func:`fit_donor`, at the sites of the grids.
 
     Returns:
@@ -153,28 +153,6 @@ def mapped_patch(
         receiver, donor, prompts, grids, names=names, ways=_ways(maps), first=FIRST, random_items=random_items,
         check_exact=check_exact, seed=seed, progress=progress,
     )  # fmt: skip
-
-
-def same_prompts(
-    receiver: LoadedModel, donor: LoadedModel, items: Sequence[Item], form: str, bos: bool
-) -> list[Prompt]:
-    """The prompts of ``items`` that both models read as the same tokens, whatever their shapes.
-
-    Raises:
-        TwinprobeError: an item's tokens differ, or only one model can use it.
-    """
-    ours, theirs = (prompts(loaded, items, form, bos)[0] for loaded in (receiver, donor))
-    asked = [
-        {one.item: (one.clean, one.corrupted, one.answer, one.contrast, one.candidates) for one in each}
-        for each in (ours, theirs)
-    ]
-    for name in {**asked[0], **asked[1]}:
-        if asked[0].get(name) != asked[1].get(name):
-            raise TwinprobeError(
-                f"{receiver.spec.name} and {donor.spec.name} do not read item {name!r} in form {form!r} as the same tokens; "
-                "expected a pair with one tokenizer"
-            )
-    return ours
 
 
 def _origins(receiver: LoadedModel, donor: LoadedModel, sites: Sequence[str]) -> dict[Site, Site]:

@@ -12,8 +12,10 @@ from activations.engines.places import locate
 from activations.errors import TwinprobeError
 from activations.models import LoadedModel
 from activations.sites import WITH_HEADS, Site
+from analyses.patching.cells import Patch
+from analyses.patching.exactness import has_suffixes
 from analyses.patching.recording import STREAM, Recording, record
-from analyses.patching.suffix import Patch, has_suffixes, suffix_batches
+from analyses.patching.suffix import suffix_batches
 from analyses.prompts import DIRECTIONS, Prompt
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from analyses.attribution import nodes
 from analyses.attribution.agreement import agreement, exact_effects
 from analyses.attribution.nodes import NODES, attribute
 from analyses.attribution.star import attribute_star
-from analyses.patching.suffix import READ_LATER, has_suffixes
+from analyses.patching.cells import READ_LATER
+from analyses.patching.exactness import has_suffixes
 from analyses.patching.summaries import summarise
 from analyses.prompts import Prompt
 

@@ -28,7 +28,7 @@ from analyses.circuits.tables import (
     minimality_table,
     random_table,
 )
-from analyses.patching.suffix import has_suffixes
+from analyses.patching.exactness import has_suffixes
 from analyses.prompts import Prompt
 
 CHOICES = {"greedy": greedy, "top": top}

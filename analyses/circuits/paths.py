@@ -19,8 +19,9 @@ from analyses.circuits.edges import Runs
 from analyses.circuits.graph import Graph
 from analyses.circuits.outputs import Contributed
 from analyses.circuits.parts import by_site, few, read_receiver
+from analyses.patching.cells import Patch
 from analyses.patching.head import head_logits
-from analyses.patching.suffix import Patch, suffix_logits
+from analyses.patching.suffix import suffix_logits
 from analyses.prompts import DIRECTIONS, Prompt
 
 AT_ONE_POSITION = ("q", "k", "v", "mlp_out")

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from activations.models import LoadedModel
 from activations.sites import Site
+from analyses.patching.cells import Cell, Patch, rows_at
 from analyses.patching.grids import Unit, Where
 from analyses.patching.recording import STREAM, Recording, record
-from analyses.patching.suffix import Cell, Patch, rows_at
 from analyses.prompts import Prompt
 
 if TYPE_CHECKING:

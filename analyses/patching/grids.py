@@ -13,7 +13,7 @@ from activations.engines.places import locate, width
 from activations.errors import TwinprobeError, did_you_mean
 from activations.models import LoadedModel
 from activations.sites import KV_HEADS, WITH_HEADS, Site
-from analyses.patching.suffix import SITES
+from analyses.patching.cells import SITES
 from analyses.prompts import Prompt
 
 BY = ("position", "role", "all")

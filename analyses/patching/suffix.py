@@ -10,20 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate, groupby
 from typing import TYPE_CHECKING, Any
 
 from activations.engines.hooks import Edit, editing, first_tensor, input_tensor
-from activations.engines.places import locate
-from activations.errors import TwinprobeError
 from activations.models import LoadedModel
 from activations.sites import Site
-from analyses.last_position import KERNELS
+from analyses.patching.cells import Cell, Climber, Put, climbers_of
 from analyses.patching.head import head_logits
 from analyses.patching.lanes import lay_out, pack
-from analyses.patching.recording import STREAM, NoSuffixes, Recording, record
-from analyses.same_logits import same_logits
+from analyses.patching.recording import STREAM, Recording
 
 if TYPE_CHECKING:
     import torch
@@ -36,77 +33,17 @@ MAX_SEEN = 65_536
 suffixes."""
 MAX_LOGITS = 2**26
 """Numbers in the logits of the cells that are run together, a quarter of a gigabyte in float32."""
-SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "q", "k", "v", "mlp_post")
-READ_LATER = ("resid_pre", "k", "v")
-"""Sites that the last position of the same layer reads at earlier positions; others of the last layer nothing reads."""
-
 BEFORE_MLP = ("attn_out", "z", "q", "k", "v")
 """Sites whose patching leaves the shape of what the MLP is given and gives alone."""
-
-
-@dataclass(frozen=True, eq=False)
-class Patch:
-    """The activation at ``site`` is replaced at ``positions`` by ``values``.
-
-    Of a site with a head, only that head's columns are; ``columns`` chooses other ones, such as a group of neurons. Patches
-    of one cell do not overlap.
-    """
-
-    site: Site
-    positions: tuple[int, ...]
-    values: Float[torch.Tensor, "pos width"]
-    columns: slice | None = None
-
-
-Cell = tuple[Patch, ...]
-"""What is replaced in one run; several patches where a window of layers is replaced together."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Put:
-    """A patch whose site is without a head, whose columns are ``columns``."""
-
-    site: Site
-    columns: slice
-    positions: tuple[int, ...]
-    values: torch.Tensor
-
-    def only(self, kept: Sequence[int]) -> _Put:
-        """The patch at some of its positions, by their index."""
-        if len(kept) == len(self.positions):
-            return self
-        return _Put(self.site, self.columns, tuple(self.positions[i] for i in kept), rows_at(self.values, kept))
-
-    @property
-    def depth(self) -> int:
-        """The block that it is felt in, or under which it lies in the residual stream."""
-        assert self.site.layer is not None
-        return self.site.layer + (self.site.name == "resid_post")
-
-
-@dataclass(frozen=True, eq=False)
-class _Climber:
-    """What a cell changes, and where its run departs from the patched one: at position ``first``, under block ``depth``."""
-
-    number: int
-    puts: tuple[_Put, ...]
-    first: int
-    depth: int
 
 
 @dataclass(frozen=True, eq=False)
 class _Placed:
     """A patch of a suffix in a batch: its lane, and how far its slots are from its positions."""
 
-    put: _Put
+    put: Put
     row: int
     offset: int
-
-
-def rows_at(states: torch.Tensor, positions: Sequence[int]) -> torch.Tensor:
-    """Some rows of a matrix; a view, where they are neighbours in order."""
-    first, stop = (positions[0], positions[0] + len(positions)) if positions else (0, 0)
-    return states[first:stop] if tuple(positions) == tuple(range(first, stop)) else states[list(positions)]
 
 
 def suffix_logits(loaded: LoadedModel, patched: Recording, cells: Sequence[Cell]) -> Float[torch.Tensor, "cell vocab"]:
@@ -132,23 +69,17 @@ def suffix_batches(
     Raises:
         TwinprobeError: a site cannot be patched or was not recorded, or values do not fit there.
     """
-    puts = [[_as_put(loaded, patch) for patch in cell] for cell in cells]
-    differing = iter(_differing(patched, [put for cell in puts for put in cell]))
-    climbers = []
-    for number, cell in enumerate(puts):
-        climber = _climber(loaded, patched, number, [(put, next(differing)) for put in cell])
-        if climber is not None:
-            climbers.append(climber)
+    climbers = climbers_of(loaded, patched, cells)
     width = len(patched.ids) - min((climber.first for climber in climbers), default=0)
     for batch in _batches(_lanes(climbers, len(patched.ids), width), patched, width):
         yield [climber.number for lane in batch for climber in lane], _climb(loaded, patched, batch, width)
 
 
-def _batches(lanes: Sequence[list[_Climber]], patched: Recording, width: int) -> Iterator[list[list[_Climber]]]:
+def _batches(lanes: Sequence[list[Climber]], patched: Recording, width: int) -> Iterator[list[list[Climber]]]:
     """Lanes that are run together, as many as the limits allow; at least one."""
     size = max(1, min(MAX_TOKENS // width, MAX_SEEN // (len(patched.ids) + width)))
     room = MAX_LOGITS // patched.logits.shape[-1]
-    batch: list[list[_Climber]] = []
+    batch: list[list[Climber]] = []
     for lane in lanes:
         if batch and (len(batch) == size or sum(map(len, batch)) + len(lane) > room):
             yield batch
@@ -158,121 +89,7 @@ def _batches(lanes: Sequence[list[_Climber]], patched: Recording, width: int) ->
         yield batch
 
 
-def full_logits(loaded: LoadedModel, ids: Sequence[int], cell: Cell) -> Float[torch.Tensor, "... vocab"]:
-    """The same for one cell by a plain forward pass over the prompt with hooks, to check against."""
-    import torch
-
-    tokens = torch.tensor([list(ids)], device=loaded.device)
-    with torch.inference_mode(), ExitStack() as stack:
-        for patch in cell:
-            put = _as_put(loaded, patch)
-            stack.enter_context(editing(loaded, put.site, _replacing(put)))
-        return loaded.model(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False).logits[0, -1]
-
-
-def _replacing(put: _Put) -> Edit:
-    def edit(tensor: torch.Tensor) -> torch.Tensor:
-        changed = tensor.clone()
-        changed[:, list(put.positions), put.columns] = put.values.to(tensor)
-        return changed
-
-    return edit
-
-
-def has_suffixes(loaded: LoadedModel, ids: Sequence[int]) -> bool:
-    """Whether this model's blocks, run from some position on, give what full forward passes give.
-
-    To be asked with the longest prompt. Where it is false (recurrent layers, attention that goes by where keys lie and not
-    by a mask), runs are to be recorded without suffixes, and every cell computes all positions.
-    """
-    import torch
-
-    if loaded.model.config._attn_implementation not in KERNELS:
-        return False
-    try:
-        shared = record(loaded, ids, suffixes=True)
-        last = len(ids) - 1
-        places = sorted({min(1, last), len(ids) // 2, last})  # the later two share a lane
-        cells = [
-            (Patch(Site("resid_pre", layer), (at,), -shared.stream[layer, [at]]),)
-            for layer in sorted({0, loaded.n_layers // 2})
-            for at in places
-        ]
-        found = suffix_logits(loaded, shared, cells)
-    except (NoSuffixes, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
-        return False  # an error that is not of this route's making comes up again in whole runs
-    expected = torch.stack([full_logits(loaded, ids, cell) for cell in cells])
-    return same_logits(found, expected)
-
-
-def _climber(
-    loaded: LoadedModel, patched: Recording, number: int, cell: Sequence[tuple[_Put, list[bool]]]
-) -> _Climber | None:
-    """What a cell changes; ``None`` where its last position is that of the patched run.
-
-    With every patch comes at which of its positions it differs from the run.
-    """
-    last = len(patched.ids) - 1
-    puts, changes = [], []
-    for put, differs in cell:
-        read = put.site.name in READ_LATER or put.site.layer != loaded.n_layers - 1
-        changes += [
-            (put.depth, at) for at, other in zip(put.positions, differs, strict=True) if other and (read or at == last)
-        ]
-        puts.append(put if read else put.only([i for i, at in enumerate(put.positions) if at == last]))
-    if not changes:
-        return None
-    depth = min(depth for depth, _ in changes)
-    first = min(at for _, at in changes) if patched.past else 0
-    # What lies before the suffix or below the depth is as it was.
-    kept = (put.only([i for i, at in enumerate(put.positions) if at >= first]) for put in puts if put.depth >= depth)
-    return _Climber(number, tuple(kept), first, depth)
-
-
-def _differing(patched: Recording, puts: Sequence[_Put]) -> list[list[bool]]:
-    """For every position of every patch whether it differs from the run; read from the device once.
-
-    Raises:
-        TwinprobeError: see :func:`suffix_batches`.
-    """
-    import torch
-
-    found = []
-    for put in puts:
-        before = _current(patched, put)
-        if put.values.shape != before.shape:
-            received, expected = ("{} positions × width {}".format(*each.shape) for each in (put.values, before))
-            raise TwinprobeError(f"cell at {put.site}: received values of {received}, expected {expected}")
-        found.append((put.values.to(before) != before).any(-1))
-    flags = iter(torch.cat(found).tolist() if found else ())
-    return [[next(flags) for _ in put.positions] for put in puts]
-
-
-def _as_put(loaded: LoadedModel, patch: Patch) -> _Put:
-    site = patch.site if patch.site.head is None else replace(patch.site, head=None)
-    if site.layer is None or site.name not in SITES or site.layer >= loaded.n_layers:
-        raise TwinprobeError(
-            f"cell at {patch.site}: expected {', '.join(SITES)} of one of {loaded.n_layers} layers, such as resid_pre.0"
-        )
-    return _Put(site, patch.columns or locate(loaded, patch.site).columns, patch.positions, patch.values)
-
-
-def _current(patched: Recording, put: _Put) -> torch.Tensor:
-    """What the run that is patched has there."""
-    length = len(patched.ids)
-    if not all(0 <= at < length for at in put.positions):
-        raise TwinprobeError(
-            f"cell at {put.site}: positions {list(put.positions)} are not all in a prompt of {length} tokens"
-        )
-    try:
-        return rows_at(patched.at(put.site), put.positions)[:, put.columns]
-    except KeyError:
-        raise TwinprobeError(
-            f"cell at {put.site}: the run to patch was not recorded there; add it to its sites"
-        ) from None
-
-
-def _lanes(climbers: Sequence[_Climber], length: int, width: int) -> list[list[_Climber]]:
+def _lanes(climbers: Sequence[Climber], length: int, width: int) -> list[list[Climber]]:
     """Suffixes that share a lane, which all join under one block; lanes in the order in which they join."""
     lanes = []
     for _, group in groupby(sorted(climbers, key=lambda one: one.depth), key=lambda one: one.depth):
@@ -282,7 +99,7 @@ def _lanes(climbers: Sequence[_Climber], length: int, width: int) -> list[list[_
     return lanes
 
 
-def _climb(loaded: LoadedModel, patched: Recording, batch: Sequence[Sequence[_Climber]], width: int) -> torch.Tensor:
+def _climb(loaded: LoadedModel, patched: Recording, batch: Sequence[Sequence[Climber]], width: int) -> torch.Tensor:
     """Take lanes of suffixes through the blocks; the logits are in the order of the lanes and of their suffixes."""
     import torch
 

@@ -19,6 +19,7 @@ from activations.errors import TwinprobeError, did_you_mean
 from activations.models import LoadedModel
 from activations.sites import Site
 from analyses.answers import RETAINED, retention
+from analyses.patching.cells import Cell
 from analyses.patching.donors import (
     DONORS,
     MAX_CELLS,
@@ -29,11 +30,12 @@ from analyses.patching.donors import (
     from_run,
     role_means,
 )
+from analyses.patching.exactness import full_logits, has_suffixes
 from analyses.patching.grids import Grid, Unit, Where, sites_of, units, wheres
 from analyses.patching.head import check_head
 from analyses.patching.metrics import MIN_GAPS, measure
 from analyses.patching.recording import STREAM, Recording, record
-from analyses.patching.suffix import Cell, full_logits, has_suffixes, suffix_batches
+from analyses.patching.suffix import suffix_batches
 from analyses.prompts import DIRECTIONS, Prompt
 
 if TYPE_CHECKING:

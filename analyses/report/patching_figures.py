@@ -167,11 +167,13 @@ def _models(
 
 
 def _receivers(lines: pd.DataFrame, depths: Sequence[int], columns: Sequence[Any], name: str) -> list[Panel]:
-    """Both ways, and of each the control whose donor model reads another item."""
-    panels = []
+    """Both ways, and of each the control whose donor model reads another item; what was mapped says so."""
+    panels, donors = [], set(lines.donor)
     for receiver, giver in (("base", "code"), ("code", "base")):
-        for donor, said in (("other", ""), ("random", "other item, ")):
+        for donor, said in (("other", ""), ("mapped", "mapped, "), ("random", "other item, ")):
             own = lines[(lines.receiver == receiver) & (lines.donor_model == giver) & (lines.donor == donor)]
+            if donor not in donors:
+                continue
             values = _grid(own, "recovery", depths, columns, name)
             low, high = (_grid(own, f"recovery_{end}", depths, columns, name) for end in ("low", "high"))
             title = f"{giver} into {receiver}\n{said}{_items(own)}"

@@ -41,9 +41,11 @@ import transformers
 from activations.models import LoadedModel, ModelSpec, load_tokenizer, wrap
 from activations.sites import Site
 from analyses.patching import suffix, sweep
+from analyses.patching.cells import Patch
+from analyses.patching.exactness import has_suffixes
 from analyses.patching.grids import Grid, units, wheres
 from analyses.patching.recording import STREAM, record
-from analyses.patching.suffix import Patch, has_suffixes, suffix_logits
+from analyses.patching.suffix import suffix_logits
 from analyses.prompts import Prompt
 
 CORES = len(os.sched_getaffinity(0))

@@ -209,6 +209,20 @@ def test_across_brings_what_one_model_knows_to_the_other(patch: Any, items: Path
     assert (tmp_path / "patch" / "cross-items-text-resid_post-all.png").read_bytes().startswith(PNG)
 
 
+def test_through_maps_is_labelled_and_has_its_controls(patch: Any, items: Path, tmp_path: Path) -> None:
+    options = ("--site", "resid_post", "--by", "role", "--max-items", 2, "--across", "--mapped", "--json")
+    shown = json.loads(done(patch("--items", items, *options)), parse_constant=pytest.fail)
+    donors = {(line["receiver"], line["donor"]) for line in shown["cross"]}
+    assert {donor for _, donor in donors} == {"mapped", "random_map", "identity", "random"}
+    assert {receiver for receiver, _ in donors} == {"base", "code"}
+    assert (tmp_path / "patch" / "cross-items-text-resid_post-role.png").read_bytes().startswith(PNG)
+
+
+def test_what_has_no_map_is_one_line(patch: Any, items: Path) -> None:
+    refused(patch("--items", items, "--mapped"), "give --across")
+    refused(patch("--items", items, "--across", "--mapped", "--site", "z"), "--site resid_pre or --site resid_post")
+
+
 def test_a_large_job_is_announced(patch: Any, items: Path) -> None:
     """Before it begins: here it then turns out that nothing is retained, as right answers are exchanged for wrong ones."""
     lines = [json.loads(line) for line in items.read_text().splitlines()]

@@ -13,9 +13,10 @@ from planted_models import GAIN, LAST, Planted, copying_pair
 from activations.errors import TwinprobeError
 from activations.sites import Site
 from analyses.across.cross_patching import COLUMNS, CrossPatching, cross_patch
+from analyses.patching.cells import Patch
+from analyses.patching.exactness import full_logits
 from analyses.patching.grids import Grid
 from analyses.patching.recording import record
-from analyses.patching.suffix import Patch, full_logits
 from analyses.prompts import Prompt
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ from activations.errors import TwinprobeError
 from activations.models import wrap
 from activations.sites import Site
 from activations.texts import Text
+from analyses.across.compatibility import same_prompts
 from analyses.across.cross_patching import cross_patch
-from analyses.across.mapped_donor import SiteMap, fit_donor, mapped_patch, same_prompts
+from analyses.across.mapped_donor import SiteMap, fit_donor, mapped_patch
 from analyses.patching.grids import Grid
 from probes.tasks.items import Contrast, Form, Item
 
@@ -162,14 +163,14 @@ def test_prompts_need_the_same_tokens_and_not_the_same_shape(make_model: MakeMod
     contrast = Contrast(text.format("name"), "name")
     item = Item("one", "made", "test", "g", 1, {"prose": Form(text.format("coin"), (), "box", (), contrast)})
     models = make_model("llama"), make_model("gpt2", n_embd=24)
-    assert [prompt.item for prompt in same_prompts(*models, [item], "prose", bos=True)] == ["one"]
+    assert [prompt.item for prompt in same_prompts(*models, [item], "prose", bos=True)[0]] == ["one"]
     tokenizer = make_model("llama").tokenizer
     backend = tokenizer.backend_tokenizer
     from tokenizers import normalizers
 
     backend.normalizer = normalizers.Replace("coin", "sea")
     reading_otherwise = wrap(models[0].model, tokenizer, "other")
-    with pytest.raises(TwinprobeError, match="do not read item 'one' in form 'prose' as the same tokens"):
+    with pytest.raises(TwinprobeError, match="do not read form 'prose' as the same tokens"):
         same_prompts(models[0], reading_otherwise, [item], "prose", bos=True)
     with pytest.raises(TwinprobeError, match="do not read neutral text 'n' as the same tokens"):
         fit_donor(models[0], reading_otherwise, [Text("n", "a coin")], bos=True)

@@ -13,7 +13,7 @@ from activations.errors import TwinprobeError
 from analyses.circuits.edges import runs_of
 from analyses.circuits.outputs import graph_of
 from analyses.circuits.paths import exact_edges
-from analyses.patching.suffix import has_suffixes
+from analyses.patching.exactness import has_suffixes
 
 if TYPE_CHECKING:
     from conftest import MakeModel

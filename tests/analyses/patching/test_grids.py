@@ -11,8 +11,8 @@ from contrast_prompts import EDITED, LENGTH, ROLES, activation, made_prompts, sp
 
 from activations.engines.places import served
 from activations.sites import KV_HEADS, WITH_HEADS, Site
+from analyses.patching.cells import SITES
 from analyses.patching.grids import Grid, check_grid, default_grid, sites_of, wheres
-from analyses.patching.suffix import SITES
 from analyses.patching.sweep import Patching, patch_prompts
 from analyses.prompts import DIRECTIONS
 

@@ -16,10 +16,11 @@ from other_models import state
 from activations.errors import TwinprobeError
 from activations.sites import Site
 from analyses.patching import suffix, sweep
+from analyses.patching.cells import Patch
+from analyses.patching.exactness import full_logits
 from analyses.patching.grids import Grid
 from analyses.patching.metrics import MIN_GAPS
 from analyses.patching.recording import record
-from analyses.patching.suffix import Patch, full_logits
 from analyses.patching.summaries import summarise
 from analyses.patching.sweep import COLUMNS, Patching, patch_prompts
 from analyses.prompts import DIRECTIONS, Prompt

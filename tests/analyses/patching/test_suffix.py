@@ -17,9 +17,11 @@ from activations.engines.places import served
 from activations.errors import TwinprobeError
 from activations.sites import Site, parse_site
 from analyses.patching import suffix
+from analyses.patching.cells import SITES, Cell, Patch
+from analyses.patching.exactness import full_logits, has_suffixes
 from analyses.patching.lanes import lane_mask, lay_out, pack
 from analyses.patching.recording import STREAM, Recording, record
-from analyses.patching.suffix import SITES, Cell, Patch, full_logits, has_suffixes, suffix_logits
+from analyses.patching.suffix import suffix_logits
 
 if TYPE_CHECKING:
     from conftest import MakeModel
