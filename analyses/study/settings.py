@@ -16,6 +16,8 @@ from probes.families import check_family
 from probes.tasks import get_task
 from probes.tasks.items import Task, restricted
 
+RANDOM_SEED = 10_000
+"""Added to the study's seed for random weights: a model under study may itself have begun from a small seed."""
 EMBEDDED_TASKS = ("nesting", "binding", "aliasing", "roles", "scope", "identifiers", "syntax", "dataflow")
 """What a study probes for unless it says otherwise."""
 
@@ -185,7 +187,7 @@ class Study(Table):
         if self.pair.null:
             found["second_seed"] = spec(self.pair.null)
         if self.probes.random_init:
-            found["random"] = spec(pair.base, self.pair.base_revision, random_init=self.seed)
+            found["random"] = spec(pair.base, self.pair.base_revision, random_init=self.seed + RANDOM_SEED)
         return found
 
 

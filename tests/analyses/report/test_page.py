@@ -64,7 +64,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "figures/heads-nesting-code.png",
         "figures/interventions.png",
         "figures/layers.png",
-        "figures/noising-nesting-code.png",
         "figures/patching-nesting-code.png",
         "figures/scores.png",
         "figures/transfer.png",
@@ -171,8 +170,8 @@ def test_where_heads_decide_is_told_and_drawn(html: str) -> None:
     assert read.text.count("a single head at one role restores at least half of the answer in 1 of 1 task form") == 2
     assert "+0.75 (0.62 to 0.88)" in read.text and "−0.62 (−0.75 to −0.50)" in read.text
     heads = [str(image["alt"]) for image in read.attributes("img") if "by layer and head" in str(image["alt"])]
-    assert ["most with layer 1, head 0 at role last" in text for text in heads] == [True, True]
-    assert "(0.75, 0.62 to 0.88)" in heads[0] and "(−0.62, −0.75 to −0.50)" in heads[1]
+    assert ["most with layer 1, head 0 at role last" in text for text in heads] == [True]
+    assert "(0.75, 0.62 to 0.88)" in heads[0]
 
 
 def test_the_two_models_together_have_their_sections(html: str) -> None:
@@ -233,7 +232,7 @@ def test_names_from_a_user_come_through_as_text(tmp_path: Path) -> None:
     assert HOSTILE not in html
     read = Page(html)
     assert read.text.count(HOSTILE) > 20
-    assert sum(HOSTILE in str(image["alt"]) for image in read.attributes("img")) == 11  # all but transfer
+    assert sum(HOSTILE in str(image["alt"]) for image in read.attributes("img")) == 10  # all but transfer
 
 
 def test_other_forms_than_code_and_prose_are_named_as_forms(tmp_path: Path) -> None:

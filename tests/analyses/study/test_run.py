@@ -108,7 +108,7 @@ def test_the_manifest_says_what_was_run(finished_study: Path, study_file: Path) 
     assert list(models) == list(ROLES)
     assert models["base"]["fingerprint"] == models["second_seed"]["fingerprint"] != models["code"]["fingerprint"]
     assert models["random"]["fingerprint"] != models["base"]["fingerprint"]
-    assert models["random"]["random_init"] == 0
+    assert models["random"]["random_init"] == 10_000
     for line in models.values():
         assert (line["compute_dtype"], line["attention_kernel"], line["device"]) == ("float32", "sdpa", "cpu")
         assert line["prepends_bos"] is True

@@ -40,7 +40,7 @@ def test_the_embedded_study_runs_on_the_twins_and_the_null() -> None:
     assert {role: spec.name for role, spec in specs.items()} == {
         "base": "embedded:text", "code": "embedded:code", "second_seed": "embedded:text-seed2", "random": "embedded:text",
     }  # fmt: skip
-    assert specs["random"].random_init == study.seed
+    assert specs["random"].random_init == study.seed + 10_000
     assert specs["base"].random_init is None
 
 
@@ -69,7 +69,7 @@ def test_how_models_are_loaded_reaches_every_spec(write: Path) -> None:
         "base": ModelSpec("a/a", "r1", **common),
         "code": ModelSpec("b/b", "r2", **common),
         "second_seed": ModelSpec("n/n", None, **common),
-        "random": ModelSpec("a/a", "r1", **common, random_init=7),
+        "random": ModelSpec("a/a", "r1", **common, random_init=10_007),
     }
 
 
