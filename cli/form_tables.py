@@ -34,10 +34,10 @@ def usable(found: tuple[list[Prompt], Counter[str]], most: int, label: str, form
 
 
 def clusters_of(task: str | None) -> Literal["item", "group"]:
-    """What intervals resample: what the task says, and items of a user's file."""
+    """What intervals resample: what the task says; groups of a user's file, which are single items where it names none."""
     from probes.tasks import get_task
 
-    return get_task(task).clusters if task else "item"
+    return get_task(task).clusters if task else "group"
 
 
 def write_tables(tables: Tables, out: Path, names: Sequence[str], pictures: Sequence[str]) -> None:

@@ -30,9 +30,10 @@ def check_models(models: Models, chosen: Sequence[str]) -> list[tuple[str, ...]]
 
     base, *others = models.values()
     grafts = [tuple(one.split("+")) for one in dict.fromkeys(chosen)] or single_parts(base)
+    named = [part for one in grafts for part in one]
     for other in others:
         # Nothing runs here: whether weights fit and parts are known is found as a mixture is put together.
-        mix(base, other, dict.fromkeys([part for one in (grafts, [parts(base)]) for each in one for part in each], 1.0))
+        mix(base, other, dict.fromkeys([*parts(base), *named], 1.0))
     return grafts
 
 
@@ -90,7 +91,7 @@ class Job:
                 rows = rows[(rows.host == "base") & (rows.graft != UNTOUCHED)].assign(donor="control")
             frames.append(rows)
             self.report(f"{form} form, {stage}", 1, 1)
-        grafted = pd.concat(frames, ignore_index=True)
+        grafted = pd.concat(frames).sort_values("host", kind="stable", ignore_index=True)
         self.report(f"{form} form, from base to code", 0, 1)
         curve = interpolate(base, code, prompts, self.shares)
         self.report(f"{form} form, from base to code", 1, 1)
@@ -99,6 +100,10 @@ class Job:
             "interpolation": summary(curve, ["alpha"], clusters=self.clusters, seed=self.seed),
             "interpolation_answers": curve,
         }  # fmt: skip
+        # A guess among the candidates, twice.
+        chance = sum(len(prompt.candidates) ** -2 for prompt in prompts) / len(prompts)
+        for name in ("grafts", "interpolation"):
+            tables[name] = tables[name].assign(chance=chance)
         return {name: table.assign(task=self.label, form=form) for name, table in tables.items()}
 
 

@@ -12,7 +12,10 @@ TABLES = ("grafts", "graft_answers", "interpolation", "interpolation_answers")
 PICTURES = ("grafts", "interpolation")
 DONORS = ("base", "code", "control")
 """Whose parts a host gets; an untouched host gets none."""
-MEASURES = "accuracy: right in both texts; logit difference: in favour of the text's own answer, mean of the two texts"
+MEASURES = (
+    "accuracy: right in both texts; chance: of guesses among the candidates; logit difference: in favour of the text's own "
+    "answer, mean of the two texts"
+)
 
 
 def write(tables: Tables, out: Path) -> None:
@@ -37,7 +40,8 @@ def show(tables: Tables, label: str) -> None:
     """Print what every graft changed, and the way between the two models."""
     for form, lines in tables["grafts"].groupby("form", sort=False):
         print_table(
-            f"Parts of one model in the other: {label}, {form} form, {lines.prompts.iloc[0]} prompts",
+            f"Parts of one model in the other: {label}, {form} form, {lines.prompts.iloc[0]} prompts, chance "
+            f"{lines.chance.iloc[0]:.3f}",
             ("host", "donor", "part", "accuracy", "change", "interval", "logit difference", "change", "interval"),
             [(*_setting(line), *_change(line, "accuracy"), *_change(line, "logit_difference"))
              for line in lines.itertuples()],

@@ -11,6 +11,8 @@ from activations.errors import TwinprobeError
 from cli.cache import cache
 from cli.circuit import circuit
 from cli.compare import compare
+from cli.graft import graft
+from cli.lens import lens
 from cli.patch import patch
 from cli.pretrain import pretrain
 from cli.probe import probe
@@ -35,7 +37,7 @@ def command() -> None:
     """The group of all commands."""
 
 
-for part in (compare, cache, probe, patch, circuit, pretrain, show, store):
+for part in (compare, cache, probe, patch, circuit, graft, lens, pretrain, show, store):
     command.add_command(part)
 
 

@@ -11,7 +11,8 @@ from calling import PYTHON, done, refused, twinprobe, twinprobe_process
 
 from cli.main import command
 
-COMMANDS = [["compare"], ["cache"], ["probe"], ["patch"], ["circuit"], ["pretrain"], ["show"], ["store"]]
+NAMES = ("compare", "cache", "probe", "patch", "circuit", "graft", "lens", "pretrain", "show", "store")
+COMMANDS = [[name] for name in NAMES]
 PARTS = [
     *(["show", name] for name in ("pairs", "tasks", "sites", "store")),
     *(["store", name] for name in ("verify", "pack", "merge")),
@@ -31,7 +32,7 @@ print("LOADED", *set(sys.modules) & set({HEAVY!r}))
 """
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, env=PYTHON)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.count("Usage: twinprobe") == 16
+    assert ran.stdout.count("Usage: twinprobe") == 18
     assert ran.stdout.splitlines()[-1].split() == ["LOADED"]
 
 
