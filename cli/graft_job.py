@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from activations.errors import TwinprobeError
@@ -84,17 +85,16 @@ class Job:
         frames = []
         stages = [(code, "parts"), *((control, "parts of the control") for control in controls)]
         for other, stage in stages:
-            self.report(f"{form} form, {stage}", 0, 1)
-            rows = graft(base, other, prompts, self.grafts)
+            hosts = ("base", "code") if other is code else ("base",)
+            rows = graft(
+                base, other, prompts, self.grafts, hosts=hosts, progress=partial(self.report, f"{form} form, {stage}")
+            )
             rows = rows.assign(donor=rows.host.map(donors).where(rows.graft != UNTOUCHED, UNTOUCHED))
             if other is not code:
-                rows = rows[(rows.host == "base") & (rows.graft != UNTOUCHED)].assign(donor="control")
+                rows = rows[rows.graft != UNTOUCHED].assign(donor="control")
             frames.append(rows)
-            self.report(f"{form} form, {stage}", 1, 1)
         grafted = pd.concat(frames).sort_values("host", kind="stable", ignore_index=True)
-        self.report(f"{form} form, from base to code", 0, 1)
-        curve = interpolate(base, code, prompts, self.shares)
-        self.report(f"{form} form, from base to code", 1, 1)
+        curve = interpolate(base, code, prompts, self.shares, partial(self.report, f"{form} form, from base to code"))
         tables = {
             "grafts": summary(grafted, SETTING, clusters=self.clusters, seed=self.seed), "graft_answers": grafted,
             "interpolation": summary(curve, ["alpha"], clusters=self.clusters, seed=self.seed),

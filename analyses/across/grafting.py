@@ -9,7 +9,7 @@ that never saw code (the pair's null model): where its grafts do the same harm, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import pandas as pd
@@ -33,11 +33,18 @@ def single_parts(loaded: LoadedModel) -> list[tuple[str, ...]]:
 
 
 def graft(
-    base: LoadedModel, code: LoadedModel, prompts: Sequence[Prompt], grafts: Sequence[Sequence[str]]
+    base: LoadedModel,
+    code: LoadedModel,
+    prompts: Sequence[Prompt],
+    grafts: Sequence[Sequence[str]],
+    *,
+    hosts: Sequence[str] = ("base", "code"),
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> pd.DataFrame:
     """Answers of each model to every prompt, untouched and with each graft (a set of parts) from the other.
 
     ``prompts`` are both models' (:func:`analyses.across.compatibility.shared_prompts`). The models are left as they were found.
+    ``hosts`` are grafted into; ``progress`` is told of readings of the prompts done and in all.
 
     Returns:
         One line per host (``base`` or ``code``: the model that is grafted into), graft (its parts joined by ``+``;
@@ -48,18 +55,27 @@ def graft(
         TwinprobeError: the models are not compatible or differ in more than their weights, or a part is not known.
     """
     _check(base, code, prompts)
-    frames = []
-    for name, host, donor in (("base", base, code), ("code", code, base)):
+    frames: list[pd.DataFrame] = []
+    different = list(dict.fromkeys(map(tuple, grafts)))
+    total = len(hosts) * (1 + len(different))
+    for name in hosts:
+        host, donor = (base, code) if name == "base" else (code, base)
         before = answers(host, prompts)
         frames.append(_changes(before, before).assign(host=name, graft=UNTOUCHED))
-        for taken in dict.fromkeys(map(tuple, grafts)):
+        progress(len(frames), total)
+        for taken in different:
             after = answers(mix(host, donor, dict.fromkeys(taken, 1.0)), prompts)
             frames.append(_changes(after, before).assign(host=name, graft="+".join(taken)))
+            progress(len(frames), total)
     return pd.concat(frames, ignore_index=True)
 
 
 def interpolate(
-    base: LoadedModel, code: LoadedModel, prompts: Sequence[Prompt], alphas: Sequence[float]
+    base: LoadedModel,
+    code: LoadedModel,
+    prompts: Sequence[Prompt],
+    alphas: Sequence[float],
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> pd.DataFrame:
     """Answers to every prompt with all weights ``(1 - alpha) * base + alpha * code``.
 
@@ -76,9 +92,11 @@ def interpolate(
         raise TwinprobeError("no alphas to interpolate at; expected at least one number from 0 to 1")
     before = answers(base, prompts)
     frames = []
-    for alpha in dict.fromkeys(alphas):
+    different = list(dict.fromkeys(alphas))
+    for done, alpha in enumerate(different, 1):
         after = answers(mix(base, code, dict.fromkeys(parts(base), alpha)), prompts)
         frames.append(_changes(after, before).assign(alpha=alpha))
+        progress(done, len(different))
     return pd.concat(frames, ignore_index=True)
 
 

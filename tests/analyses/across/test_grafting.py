@@ -128,6 +128,18 @@ def test_all_parts_together_make_the_other_model(pair: Pair, given: list[Prompt]
         assert (abs(change) > 0.01).any()
 
 
+def test_one_host_alone_is_grafted_into_and_every_reading_is_told_of(pair: Pair, given: list[Prompt]) -> None:
+    steps: list[tuple[int, int]] = []
+    grafts = [["blocks.0"], ["blocks.2"]]
+    rows = graft(*pair, given[:4], grafts, hosts=("base",), progress=lambda *step: steps.append(step))
+    both = graft(*pair, given[:4], grafts)
+    pd.testing.assert_frame_equal(rows, both[both.host == "base"].reset_index(drop=True))
+    assert steps == [(1, 3), (2, 3), (3, 3)]
+    steps.clear()
+    interpolate(*pair, given[:4], [0.0, 0.5], lambda *step: steps.append(step))
+    assert steps == [(1, 2), (2, 2)]
+
+
 def test_grafts_of_a_model_into_itself_change_nothing(pair: Pair, given: list[Prompt]) -> None:
     rows = graft(pair[0], pair[0], given, single_parts(pair[0]))
     assert rows.graft.unique().tolist() == [UNTOUCHED, *PARTS]
