@@ -13,6 +13,7 @@ from activations.errors import TwinprobeError
 from activations.models import LoadedModel
 from activations.sites import WITH_HEADS, Site
 from analyses.patching.cells import Patch
+from analyses.patching.donors import MAX_CELLS
 from analyses.patching.exactness import has_suffixes
 from analyses.patching.recording import STREAM, Recording, record
 from analyses.patching.suffix import suffix_batches
@@ -20,9 +21,6 @@ from analyses.prompts import DIRECTIONS, Prompt
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
-
-MAX_CELLS = 4096
-"""Cells whose donated activations are held at a time; bounds memory however many are checked."""
 
 
 @dataclass(frozen=True)
