@@ -17,6 +17,7 @@ from cli.patch import patch
 from cli.pretrain import pretrain
 from cli.probe import probe
 from cli.show import show
+from cli.slopes import slopes
 from cli.store import store
 
 HELP = """Probe and patch paired language models: a base model and its code-trained counterpart.
@@ -37,7 +38,7 @@ def command() -> None:
     """The group of all commands."""
 
 
-for part in (compare, cache, probe, patch, circuit, graft, lens, pretrain, show, store):
+for part in (compare, cache, probe, patch, circuit, graft, lens, pretrain, slopes, show, store):
     command.add_command(part)
 
 
