@@ -9,9 +9,9 @@ from urllib.parse import quote
 
 import click
 
-from cli.contrasts import check_folder, chosen_items, chosen_pair, contrast_options
-from cli.options import COUNT, PATH, bos_option, json_option, loading_options, model_spec, seed_option
-from cli.output import interval, print_json, print_table, progress, quiet_libraries
+from cli.contrasts import check_folder, chosen_items, chosen_models, chosen_pair, contrast_options, reading_options
+from cli.options import COUNT, PATH
+from cli.output import interval, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from analyses.circuits.result import CircuitResult
@@ -56,10 +56,7 @@ docs/PATCHING.md explains every figure."""
     help="Edges whose estimate is compared with an exact path patch.",
 )
 @click.option("--out", required=True, type=PATH, metavar="FOLDER", help="Folder for JSON files and pictures.")
-@seed_option
-@bos_option
-@loading_options
-@json_option
+@reading_options
 def circuit(
     pair: str | None,
     base: str | None,
@@ -95,14 +92,11 @@ def circuit(
             f"circuits need gradients, and {loading['quantization']} weights have none; leave out --quantization"
         )
     check_folder(out, (".json", ".png"))
-    quiet_libraries(names.values())
-    from activations.inputs import resolve_bos
-    from activations.models import load_model, load_tokenizer
+    specs, prepend = chosen_models(names, bos, loading)
+    from activations.models import load_model
     from analyses.circuits.finding import find_circuit
     from analyses.prompts import prompts
 
-    specs = {role: model_spec(name, None, loading) for role, name in names.items()}
-    prepend = resolve_bos(bos, [load_tokenizer(spec) for spec in specs.values()])
     out.mkdir(parents=True, exist_ok=True)  # a place that can not be written is found before the work is done
     for old in (*out.glob("circuit-*.png"), *out.glob("circuit-*.json")):
         old.unlink()

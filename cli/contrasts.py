@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from cli.options import COUNT, PATH
+from cli.options import COUNT, PATH, bos_option, json_option, loading_options, model_spec, seed_option
+from cli.output import quiet_libraries
+
+if TYPE_CHECKING:
+    from activations.models import ModelSpec
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -34,6 +38,24 @@ def contrast_options(command: Command) -> Command:
     for option in reversed(_CONTRASTS):
         command = option(command)
     return command
+
+
+def reading_options(command: Command) -> Command:
+    """Add the options that say how the models are loaded and read, and the answer printed."""
+    return seed_option(bos_option(loading_options(json_option(command))))
+
+
+def chosen_models(names: Mapping[str, str], bos: str, loading: dict[str, Any]) -> tuple[dict[str, ModelSpec], bool]:
+    """What is to be loaded for each role, and whether texts begin with BOS: one answer for all of them.
+
+    To be called before anything that imports transformers (see :func:`cli.output.quiet_libraries`).
+    """
+    quiet_libraries(names.values())
+    from activations.inputs import resolve_bos
+    from activations.models import load_tokenizer
+
+    specs = {role: model_spec(name, None, loading) for role, name in names.items()}
+    return specs, resolve_bos(bos, [load_tokenizer(spec) for spec in specs.values()])
 
 
 def chosen_pair(pair: str | None, base: str | None, code: str | None) -> dict[str, str]:

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from cli.contrasts import check_folder, chosen_items, chosen_pair, contrast_options
-from cli.options import PATH, bos_option, json_option, loading_options, model_spec, seed_option
-from cli.output import print_json, progress, quiet_libraries
+from cli.contrasts import check_folder, chosen_items, chosen_models, chosen_pair, contrast_options, reading_options
+from cli.options import PATH
+from cli.output import print_json, progress
 
 ALPHAS = "0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1"
 
@@ -42,10 +42,7 @@ not show that the host's part held it: see docs/PATCHING.md."""
     help="A further model that gives its parts to base, such as another seed of base.",
 )
 @click.option("--out", required=True, type=PATH, metavar="FOLDER", help="Folder for tables and pictures.")
-@seed_option
-@bos_option
-@loading_options
-@json_option
+@reading_options
 def graft(
     pair: str | None,
     base: str | None,
@@ -72,15 +69,12 @@ def graft(
     if loading["quantization"]:
         raise TwinprobeError(f"{loading['quantization']} weights can not be mixed; leave out --quantization")
     check_folder(out, (".csv", ".png"))
-    quiet_libraries(names.values())
-    from activations.inputs import resolve_bos
-    from activations.models import load_model, load_tokenizer
+    specs, prepend = chosen_models(names, bos, loading)
+    from activations.models import load_model
     from cli.form_tables import clusters_of
     from cli.graft_job import Job, check_models, joined, shared_by_all
     from cli.graft_results import draw, show, write
 
-    specs = {role: model_spec(name, None, loading) for role, name in names.items()}
-    prepend = resolve_bos(bos, [load_tokenizer(spec) for spec in specs.values()])
     out.mkdir(parents=True, exist_ok=True)  # a place that can not be written is found before the work is done
     models = {role: load_model(spec, check=loading["self_check"]) for role, spec in specs.items()}
     grafts = check_models(models, chosen)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.contrasts import check_folder, chosen_items, chosen_pair, contrast_options
-from cli.options import PATH, bos_option, json_option, loading_options, model_spec, seed_option
-from cli.output import interval, print_json, print_table, progress, quiet_libraries
+from cli.contrasts import check_folder, chosen_items, chosen_models, chosen_pair, contrast_options, reading_options
+from cli.options import PATH
+from cli.output import interval, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from cli.form_tables import Tables
@@ -28,10 +28,7 @@ prompts are read, also those that a model answers wrongly. docs/PATCHING.md expl
 )
 @contrast_options
 @click.option("--out", required=True, type=PATH, metavar="FOLDER", help="Folder for tables and pictures.")
-@seed_option
-@bos_option
-@loading_options
-@json_option
+@reading_options
 def lens(
     pair: str | None,
     base: str | None,
@@ -52,17 +49,14 @@ def lens(
     names = chosen_pair(pair, base, code)
     items, label, used = chosen_items(task, items_file, forms, seed)
     check_folder(out, (".csv", ".png"))
-    quiet_libraries(names.values())
+    specs, prepend = chosen_models(names, bos, loading)
     import pandas as pd
 
-    from activations.inputs import resolve_bos
-    from activations.models import load_model, load_tokenizer
+    from activations.models import load_model
     from analyses.across.logit_lens import by_layer, logit_lens
     from analyses.prompts import prompts
     from cli.form_tables import clusters_of, usable, write_tables
 
-    specs = {role: model_spec(name, None, loading) for role, name in names.items()}
-    prepend = resolve_bos(bos, [load_tokenizer(spec) for spec in specs.values()])
     out.mkdir(parents=True, exist_ok=True)  # a place that can not be written is found before the work is done
     clusters = clusters_of(task)
     found: list[Tables] = []

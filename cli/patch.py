@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.contrasts import check_folder, chosen_items, chosen_pair, contrast_options
-from cli.options import COUNT, PATH, bos_option, json_option, loading_options, model_spec, seed_option
-from cli.output import print_json, progress, quiet_libraries
+from cli.contrasts import check_folder, chosen_items, chosen_models, chosen_pair, contrast_options, reading_options
+from cli.options import COUNT, PATH
+from cli.output import print_json, progress
 
 if TYPE_CHECKING:
     from analyses.patching.grids import Grid
@@ -91,10 +91,7 @@ every option."""
     help="Random cells per form checked against a plain forward pass.",
 )
 @click.option("--out", required=True, type=PATH, metavar="FOLDER", help="Folder for tables and heat maps.")
-@seed_option
-@bos_option
-@loading_options
-@json_option
+@reading_options
 def patch(
     pair: str | None,
     base: str | None,
@@ -132,14 +129,11 @@ def patch(
 
     chosen = grids(sites, by, window, neurons)
     mappable = _mappable(chosen, across) if mapped else []
-    quiet_libraries(names.values())
-    from activations.inputs import resolve_bos
-    from activations.models import load_model, load_tokenizer
+    specs, prepend = chosen_models(names, bos, loading)
+    from activations.models import load_model
     from analyses.across.compatibility import check_compatible
     from cli.patch_results import PRINTED, draw, require_patched, show, write_tables
 
-    specs = {role: model_spec(name, None, loading) for role, name in names.items()}
-    prepend = resolve_bos(bos, [load_tokenizer(spec) for spec in specs.values()])
     out.mkdir(parents=True, exist_ok=True)  # a place that can not be written is found before the work is done
     job = Job(
         label, items, chosen, DIRECTIONS[direction], donor, metric, prepend, max_prompts, max_items, check_exact, seed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -123,3 +124,17 @@ def _train(folder: Path, tokenizer: PreTrainedTokenizerFast, known: Known, seed:
     assert loss < 0.05, f"{folder.name} did not learn its answers"
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def learned_items(file: Path, count: int | None = None, *, and_unusable: bool = False) -> Path:
+    """Write items that ``base`` has learned, ``count`` of them; if asked for, one more whose answers are one and the same."""
+    known = known_answers("prose")
+    pairs = list(zip(known[::2], known[1::2], strict=True))[:count]
+    lines: list[dict[str, object]] = [
+        {"id": i, "clean": clean, "answer": answer, "corrupted": corrupted, "contrast": contrast}
+        for i, ((clean, answer), (corrupted, contrast)) in enumerate(pairs)
+    ]
+    if and_unusable:
+        lines.append({"id": "same", "clean": "x [", "answer": "]", "corrupted": "x (", "contrast": "]"})
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return file

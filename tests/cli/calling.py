@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,16 @@ def twinprobe(*arguments: object) -> Ran:
     finally:
         sys.argv = before
     return Ran(code, out.getvalue(), err.getvalue())
+
+
+def on_small_study(command: str, study_file: Path, out: Path) -> Callable[..., Ran]:
+    """Run a command on two models of the small study, base and code if no others are named, into ``out``."""
+
+    def run(*options: object, base: str = "base", code: str = "code", out: Path = out) -> Ran:
+        models = ("--base", study_file.parent / base, "--code", study_file.parent / code)
+        return twinprobe(command, *models, "--out", out, *options)
+
+    return run
 
 
 def twinprobe_process(*arguments: object) -> Ran:

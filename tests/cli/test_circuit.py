@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calling import Ran, contents, done, refused, twinprobe
-from study_models import known_answers
+from calling import contents, done, on_small_study, refused
+from study_models import learned_items
 
 PNG = b"\x89PNG\r\n\x1a\n"
 QUICK = ("--random-draws", 2, "--check-exact", 4, "--steps", 2)
@@ -17,25 +17,13 @@ QUICK = ("--random-draws", 2, "--check-exact", 4, "--steps", 2)
 @pytest.fixture
 def circuit(study_file: Path, tmp_path: Path) -> Any:
     """``twinprobe circuit`` on models of the small study, into ``tmp_path/circuit``."""
-
-    def run(*options: object, base: str = "base", code: str = "code", out: Path = tmp_path / "circuit") -> Ran:
-        models = ("--base", study_file.parent / base, "--code", study_file.parent / code)
-        return twinprobe("circuit", *models, "--out", out, *options)
-
-    return run
+    return on_small_study("circuit", study_file, tmp_path / "circuit")
 
 
 @pytest.fixture
 def items(tmp_path: Path) -> Path:
     """Items that ``base`` has learned."""
-    known = known_answers("prose")
-    lines = [
-        {"id": i, "clean": clean, "answer": answer, "corrupted": corrupted, "contrast": contrast}
-        for i, ((clean, answer), (corrupted, contrast)) in enumerate(zip(known[::2], known[1::2], strict=True))
-    ]
-    file = tmp_path / "items.jsonl"
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return file
+    return learned_items(tmp_path / "items.jsonl")
 
 
 def test_a_copy_of_a_model_has_the_same_circuit(circuit: Any, items: Path, tmp_path: Path) -> None:

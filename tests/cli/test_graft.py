@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from calling import Ran, contents, done, refused, twinprobe
-from study_models import known_answers
+from calling import contents, done, on_small_study, refused, twinprobe
+from study_models import learned_items
 
 PNG = b"\x89PNG\r\n\x1a\n"
 PARTS = ["embed", "blocks.0", "blocks.1", "unembed"]
@@ -20,26 +20,13 @@ TABLES = ("grafts.csv", "graft_answers.csv", "interpolation.csv", "interpolation
 @pytest.fixture
 def graft(study_file: Path, tmp_path: Path) -> Any:
     """``twinprobe graft`` on models of the small study, into ``tmp_path/graft``."""
-
-    def run(*options: object, code: str = "code", out: Path = tmp_path / "graft") -> Ran:
-        models = ("--base", study_file.parent / "base", "--code", study_file.parent / code)
-        return twinprobe("graft", *models, "--out", out, *options)
-
-    return run
+    return on_small_study("graft", study_file, tmp_path / "graft")
 
 
 @pytest.fixture
 def items(tmp_path: Path) -> Path:
     """Six items that ``base`` has learned; one more whose answers are one and the same token."""
-    known = known_answers("prose")[:12]
-    lines = [
-        {"id": i, "clean": clean, "answer": answer, "corrupted": corrupted, "contrast": contrast}
-        for i, ((clean, answer), (corrupted, contrast)) in enumerate(zip(known[::2], known[1::2], strict=True))
-    ]
-    lines.append({"id": "same", "clean": "x [", "answer": "]", "corrupted": "x (", "contrast": "]"})
-    file = tmp_path / "items.jsonl"
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return file
+    return learned_items(tmp_path / "items.jsonl", 6, and_unusable=True)
 
 
 def line(shown: str, *words: str) -> list[str]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from calling import Ran, contents, done, refused, twinprobe
-from study_models import known_answers
+from calling import contents, done, on_small_study, refused
+from study_models import learned_items
 
 PNG = b"\x89PNG\r\n\x1a\n"
 MEASURES = ["logit_difference", "median_rank", "first"]
@@ -18,25 +18,13 @@ MEASURES = ["logit_difference", "median_rank", "first"]
 @pytest.fixture
 def lens(study_file: Path, tmp_path: Path) -> Any:
     """``twinprobe lens`` on models of the small study, into ``tmp_path/lens``."""
-
-    def run(*options: object, code: str = "code", out: Path = tmp_path / "lens") -> Ran:
-        models = ("--base", study_file.parent / "base", "--code", study_file.parent / code)
-        return twinprobe("lens", *models, "--out", out, *options)
-
-    return run
+    return on_small_study("lens", study_file, tmp_path / "lens")
 
 
 @pytest.fixture
 def items(tmp_path: Path) -> Path:
     """Eight items that ``base`` has learned."""
-    known = known_answers("prose")[:16]
-    lines = [
-        {"id": i, "clean": clean, "answer": answer, "corrupted": corrupted, "contrast": contrast}
-        for i, ((clean, answer), (corrupted, contrast)) in enumerate(zip(known[::2], known[1::2], strict=True))
-    ]
-    file = tmp_path / "items.jsonl"
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return file
+    return learned_items(tmp_path / "items.jsonl", 8)
 
 
 def test_the_model_that_knows_the_answers_says_them_after_its_last_layer(

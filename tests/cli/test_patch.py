@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
-from calling import Ran, contents, done, refused, twinprobe
-from study_models import known_answers
+from calling import contents, done, on_small_study, refused, twinprobe
+from study_models import learned_items
 
 import cli.patch
 
@@ -27,26 +27,13 @@ RESIDUAL, EXAMPLE, HEADS = (
 @pytest.fixture
 def patch(study_file: Path, tmp_path: Path) -> Any:
     """``twinprobe patch`` on the two models of the small study, into ``tmp_path/patch``."""
-    models = ("--base", study_file.parent / "base", "--code", study_file.parent / "code")
-
-    def run(*options: object, out: Path = tmp_path / "patch") -> Ran:
-        return twinprobe("patch", *models, "--out", out, *options)
-
-    return run
+    return on_small_study("patch", study_file, tmp_path / "patch")
 
 
 @pytest.fixture
 def items(tmp_path: Path) -> Path:
     """Items that ``base`` has learned; one more whose answers are one and the same token."""
-    known = known_answers("prose")
-    lines = [
-        {"id": i, "clean": clean, "answer": answer, "corrupted": corrupted, "contrast": contrast}
-        for i, ((clean, answer), (corrupted, contrast)) in enumerate(zip(known[::2], known[1::2], strict=True))
-    ]
-    lines.append({"id": "same", "clean": "x [", "answer": "]", "corrupted": "x (", "contrast": "]"})
-    file = tmp_path / "items.jsonl"
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return file
+    return learned_items(tmp_path / "items.jsonl", and_unusable=True)
 
 
 def test_own_items_are_patched_in_both_models(patch: Any, items: Path, tmp_path: Path) -> None:
