@@ -26,9 +26,8 @@ from activations.models import LoadedModel
 from analyses.across.compatibility import check_compatible
 from analyses.answers import MIN_GAP
 from analyses.patching.donors import MAX_CELLS, States, cell_of, from_run, matched
-from analyses.patching.exactness import full_logits, has_suffixes
+from analyses.patching.exactness import check_logits, full_logits, has_suffixes
 from analyses.patching.grids import Grid, Unit, Where, sites_of, units, wheres
-from analyses.patching.head import check_head
 from analyses.patching.recording import STREAM, Recording, record
 from analyses.patching.suffix import suffix_batches, suffix_logits
 from analyses.prompts import Prompt
@@ -190,8 +189,7 @@ class _Text:
 
 def _suffixes(receiver: LoadedModel, ids: Sequence[int]) -> bool:
     """Whether the receiver's suffixes can be run, after a look at how it makes its logits."""
-    longest = record(receiver, ids, suffixes=False)
-    check_head(receiver, longest.stream[-1, -1], longest.logits)
+    check_logits(receiver, ids)
     return has_suffixes(receiver, ids)
 
 

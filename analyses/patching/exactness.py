@@ -11,6 +11,7 @@ from activations.models import LoadedModel
 from activations.sites import Site
 from analyses.last_position import KERNELS
 from analyses.patching.cells import Cell, Patch, Put, as_put
+from analyses.patching.head import check_head
 from analyses.patching.recording import NoSuffixes, record
 from analyses.patching.suffix import suffix_logits
 from analyses.same_logits import same_logits
@@ -39,6 +40,16 @@ def _replacing(put: Put) -> Edit:
         return changed
 
     return edit
+
+
+def check_logits(loaded: LoadedModel, ids: Sequence[int]) -> None:
+    """Make sure that this model's logits can be made from what leaves its last block, on one prompt.
+
+    Raises:
+        TwinprobeError: see :func:`analyses.patching.head.check_head`.
+    """
+    recording = record(loaded, ids, suffixes=False)
+    check_head(loaded, recording.stream[-1, -1], recording.logits)
 
 
 def has_suffixes(loaded: LoadedModel, ids: Sequence[int]) -> bool:

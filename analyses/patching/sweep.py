@@ -30,9 +30,8 @@ from analyses.patching.donors import (
     from_run,
     role_means,
 )
-from analyses.patching.exactness import full_logits, has_suffixes
+from analyses.patching.exactness import check_logits, full_logits, has_suffixes
 from analyses.patching.grids import Grid, Unit, Where, sites_of, units, wheres
-from analyses.patching.head import check_head
 from analyses.patching.metrics import MIN_GAPS, measure
 from analyses.patching.recording import STREAM, Recording, record
 from analyses.patching.suffix import suffix_batches
@@ -88,7 +87,7 @@ def patch_prompts(
     generator = np.random.default_rng(seed)
     total = 3 * len(prompts)
     chosen = [unit for grid in grids for unit in units(loaded, grid)]
-    _check_model(loaded, prompts[0])
+    check_logits(loaded, prompts[0].clean)
     answered = retention(loaded, prompts, lambda read: progress(read, total))
     lines: list[dict[Any, Any]] = answered.to_dict("records")
     patched = [number for number, line in enumerate(lines) if line["status"] == RETAINED][:max_items]
@@ -129,11 +128,6 @@ def _check(directions: Sequence[str], donor: str) -> None:
         raise TwinprobeError(
             f"donor {donor!r} is not known{did_you_mean(donor, DONORS)}; expected one of {', '.join(DONORS)}"
         )
-
-
-def _check_model(loaded: LoadedModel, prompt: Prompt) -> None:
-    recording = record(loaded, prompt.clean, suffixes=False)
-    check_head(loaded, recording.stream[-1, -1], recording.logits)
 
 
 def _share(count: int, parts: int, part: int) -> int:
