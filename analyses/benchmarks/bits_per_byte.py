@@ -35,6 +35,13 @@ def passages(kind: str, path: str | None, count: int, characters: int, seed: int
         documents = [(text.group, text.text) for text in read_texts(Path(path))]
     else:
         documents = held_out_sources() if kind == "code" else python_docs_prose()
+    return drawn_passages(kind, documents, count, characters, seed)
+
+
+def drawn_passages(
+    kind: str, documents: Sequence[tuple[str, str]], count: int, characters: int, seed: int
+) -> list[Text]:
+    """``count`` passages of ``characters`` characters out of ``documents`` (name and text); see :func:`passages`."""
     generator = random.Random(f"passages-{kind}-{seed}")
     documents = [(name, text) for name, text in sorted(documents) if len(text) >= characters]
     if not documents:

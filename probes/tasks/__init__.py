@@ -7,17 +7,21 @@ from pathlib import Path
 
 from activations.errors import TwinprobeError, did_you_mean
 from probes.tasks import (
+    agreement,
     aliasing,
     arithmetic,
     binding,
     boolean,
     boxes,
     branching,
+    closers,
     clutrr,
     cogs,
     dataflow,
     from_file,
     identifiers,
+    indentation,
+    induction,
     logic,
     loops,
     nesting,
@@ -36,6 +40,7 @@ __all__ = ["SOURCES", "TASKS", "Contrast", "Form", "Item", "Relation", "Source",
 
 _MODULES = (
     *(nesting, binding, aliasing, arithmetic, boolean, branching, loops, ordering, roles, value_types, scope),
+    *(closers, indentation, induction, agreement),
     *(identifiers, syntax, dataflow),
 )
 TASKS: dict[str, Task] = {module.generate.name: module.generate for module in _MODULES}

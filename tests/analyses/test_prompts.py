@@ -190,7 +190,9 @@ def test_every_causal_task_gives_prompts(tiny: Tiny, name: str) -> None:
     loaded = tiny("llama")
     items = [item for item in TASKS[name].generate(40, 0) if item.split == "test"]
     for form in sorted({form for item in items for form in item.forms}):
-        short = [item for item in items if len(ids(loaded, item.forms[form].text)) < loaded.context]
+        pairs = [(item.forms[form].text, item.forms[form].contrast.text) for item in items]
+        lengths = [max(len(ids(loaded, text)) for text in pair) for pair in pairs]
+        short = [item for item, length in zip(items, lengths, strict=True) if length < loaded.context]
         kept, dropped = prompts(loaded, short, form, True)
         assert len(kept) + sum(dropped.values()) == len(short)
         for prompt in kept:

@@ -23,9 +23,12 @@ from activations.errors import TwinprobeError
 from activations.models import load_model
 from activations.texts import Text
 from analyses.benchmarks.bits_per_byte import score
+from analyses.pretraining.architectures import new_model, vocabulary_of
 from analyses.pretraining.corpora import read_corpora
-from analyses.pretraining.design import Design, read_design
-from analyses.pretraining.train import learning_rate, new_model, prepare, train_design
+from analyses.pretraining.design import Design, Run, read_design
+from analyses.pretraining.loop import learning_rate
+from analyses.pretraining.preparing import prepare
+from analyses.pretraining.train import train_design
 
 DESIGN = """
 name = "toy"
@@ -124,7 +127,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import torch
-from analyses.pretraining import train
+from analyses.pretraining import loop, train
 from analyses.pretraining.design import read_design
 
 def die(*_args):
@@ -132,7 +135,7 @@ def die(*_args):
 
 def report(name, done, total, note):
     if name == "code" and done == int(sys.argv[4]):
-        die() if sys.argv[5] == "running" else setattr(train.os, "fsync", die)
+        die() if sys.argv[5] == "running" else setattr(loop.os, "fsync", die)
 
 torch.set_num_threads(1)
 data = Path(sys.argv[2])
@@ -177,7 +180,7 @@ def test_a_killed_training_ends_in_the_same_weights_and_losses(
     assert trained_steps(steps, "code") == list(range(CHECKPOINT + 1, STEPS + 1))
     assert trained_steps(steps, "text") == []
     assert (out / "text" / "model" / "model.safetensors").stat().st_mtime_ns == before
-    for name in ("text", "code", "tokenizer"):
+    for name in ("text", "code", "data"):
         assert contents(out / name) == contents(whole / name)
     last, expected = (torch.load(folder / "code.last.pt", weights_only=True) for folder in (out, whole))
     assert last["losses"] == expected["losses"]
@@ -195,11 +198,20 @@ def test_training_learns_and_says_what_it_did(whole: Path, design: Design) -> No
         assert curve.step.tolist() == [10, 20, 30, 40]
         assert curve.loss.tolist() == [round(losses[step - 1], 4) for step in curve.step]
         facts = json.loads((folder / "training.json").read_text())
-        assert facts["run"] == run.model_dump()
+        assert facts["run"] == {
+            "name": run.name, "code_share": run.code_share, "seed": 0, "tokens": 2560,
+            "serves": [point.model_dump() for point in run.serves],
+        }  # fmt: skip
         assert (facts["steps"], facts["tokens"]) == (STEPS, STEPS * 2 * 32)
+        code = round(2560 * run.code_share)
+        assert facts["tokens_seen"] == {"prose": 2560 - code, "code": code}
         assert facts["final_loss"] == pytest.approx(np.mean(losses), abs=1e-4)
         card = (folder / "README.md").read_text()
-        for said in (f"`{run.name}`", f"| share of code | {run.code_share:.0%} |", "CC0", "| 40 | ", "2,560"):
+        for said in (
+            f"`{run.name}`", f"| share of code | {run.code_share:g} |", "CC0", "| 40 | ", "in all 2,560 in 40 steps",
+            f"prose {2560 - code:,}, code {code:,}", "Llama-shaped", "a run of its own", "1 process",
+            "was not compared with any evaluation set",
+        ):  # fmt: skip
             assert said in card
         assert ("MIT)" in card) == (run.code_share > 0), "only data that was used is named"
         assert not (whole / run.name / "checkpoint.pt").exists()
@@ -208,7 +220,7 @@ def test_training_learns_and_says_what_it_did(whole: Path, design: Design) -> No
 
 def test_the_finished_model_loads_and_scores_as_its_card_says(whole: Path, design: Design, data: Path) -> None:
     """Held-out bits per byte of the training report, against the benchmark's own on the same documents."""
-    _, held_out = read_corpora(design.data, data)
+    held_out = [document for document, is_held_out in read_corpora(design.data, data) if is_held_out]
     for run in design.run:
         folder = whole / run.name / "model"
         loaded = load_model(str(folder))
@@ -233,12 +245,13 @@ def test_stored_weights_are_bfloat16(whole: Path) -> None:
 
 
 def test_equal_seeds_start_from_equal_weights(design: Design, data: Path, tmp_path: Path) -> None:
-    prepared = prepare(design, data, tmp_path, 0, lambda *_: None)
+    prepared = prepare(design, data, tmp_path, lambda *_: None)
+    vocabulary = vocabulary_of(prepared.tokenizer)
     torch.manual_seed(99)
-    first = new_model(design, prepared.tokenizer, seed=0).state_dict()
+    first = new_model(design.architecture, seed=0, **vocabulary).state_dict()
     torch.rand(7)
-    again = new_model(design, prepared.tokenizer, seed=0).state_dict()
-    other = new_model(design, prepared.tokenizer, seed=1).state_dict()
+    again = new_model(design.architecture, seed=0, **vocabulary).state_dict()
+    other = new_model(design.architecture, seed=1, **vocabulary).state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
     assert not torch.equal(first["model.embed_tokens.weight"], other["model.embed_tokens.weight"])
@@ -272,20 +285,89 @@ def test_bfloat16_training_learns_too(data: Path, tmp_path: Path) -> None:
     assert np.mean(losses[-5:]) < losses[0] - 1
 
 
-def test_the_rate_warms_up_and_decays_to_a_tenth() -> None:
-    rates = [learning_rate(step, 200, 0.5, 0.1) for step in range(200)]
-    assert rates[0] == pytest.approx(0.5 / 20)
-    assert rates[19] == max(rates) == pytest.approx(0.5)
-    assert rates[:20] == sorted(rates[:20])
-    assert rates[19:] == sorted(rates[19:], reverse=True)
-    assert rates[-1] == pytest.approx(0.05, rel=0.01)
-    assert learning_rate(0, 1, 0.5, 0.1) == 0.5
-
-
 def test_the_rate_is_the_one_the_optimiser_uses(whole: Path, design: Design) -> None:
     (group,) = torch.load(whole / "code.last.pt", weights_only=True)["optimiser"]["param_groups"]
     assert group["lr"] == learning_rate(STEPS - 1, STEPS, design.training.learning_rate, design.training.warmup)
     assert group["lr"] < 0.2 * design.training.learning_rate
+
+
+@pytest.mark.parametrize(("kind", "loads_as"), [("gpt_neox", "GPTNeoXForCausalLM"), ("mamba", "MambaForCausalLM")])
+def test_other_architectures_train_resume_and_load(data: Path, tmp_path: Path, kind: str, loads_as: str) -> None:
+    text = DESIGN.replace("PRECISION", "float32").replace("[architecture]", f'[architecture]\nkind = "{kind}"')
+    if kind == "mamba":
+        text = text.replace("intermediate_size = 24\n", "").replace("heads = 2\n", "")
+    (tmp_path / "other.toml").write_text(text)
+    other = read_design(tmp_path / "other.toml")
+
+    def report(name: str, done: int, _total: int, _note: str) -> None:
+        if (name, done) == ("code", KILLED_AT):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_design(other, data, tmp_path / "cut", report, only=["code"])
+    steps: Steps = []
+    cut = train_design(other, data, tmp_path / "cut", keep_checkpoints(tmp_path / "cut", steps), only=["code"])
+    assert trained_steps(steps, "code")[0] == CHECKPOINT + 1
+    whole = train_design(other, data, tmp_path / "whole", lambda *_: None, only=["code"])
+    assert contents(cut["code"]) == contents(whole["code"])
+    loaded = load_model(str(whole["code"]))
+    assert type(loaded.model).__name__ == loads_as
+    assert (loaded.n_layers, loaded.d_model) == (2, 16)
+    assert loaded.model.get_input_embeddings().weight is loaded.model.get_output_embeddings().weight
+    facts = json.loads((whole["code"] / "training.json").read_text())
+    assert facts["architecture"] == kind
+    assert facts["final_loss"] < math.log(300) - 0.5
+    assert {"gpt_neox": "GPT-NeoX-shaped", "mamba": "Mamba"}[kind] in (whole["code"] / "README.md").read_text()
+
+
+def test_a_family_s_models_say_what_they_serve_as_and_how_they_were_made(data: Path, tmp_path: Path) -> None:
+    question = "If nine millers grind nine sacks of corn in nine hours, how many sacks do three grind in three?"
+    (tmp_path / "quiz.txt").write_text(question)
+    (tmp_path / "prose.txt").write_text(f"{question} {(data / 'prose.txt').read_text()}")
+    shutil.copy(data / "code.jsonl", tmp_path)
+    family = "[family]\nshares = [0.0, 0.5]\nseeds = [3]\ncompetitive_tokens = 128\nadditive_prose_tokens = 64\n"
+    quiz = '[decontamination]\nagainst = ["quiz.txt"]\nmargin = 0\n[[data]]\nkind = "prose"'
+    text = DESIGN[: DESIGN.index("[[run]]")].replace("PRECISION", "float32").replace("tokens = 2560\n", "")
+    (tmp_path / "family.toml").write_text(text.replace('[[data]]\nkind = "prose"', quiz) + family)
+    made = "twinprobe pretrain family.toml"
+    folders = train_design(
+        read_design(tmp_path / "family.toml"), tmp_path, tmp_path / "out", lambda *_: None, command=made
+    )
+    assert set(folders) == {"code0-128-seed3", "code50-128-seed3", "code0-64-seed3"}
+    facts = json.loads((folders["code50-128-seed3"] / "training.json").read_text())
+    assert facts["run"]["serves"] == [{"setting": "competitive", "share": 0.5}, {"setting": "additive", "share": 0.5}]
+    assert (facts["run"]["tokens"], facts["tokens_seen"], facts["command"]) == (128, {"prose": 64, "code": 64}, made)
+    cut = facts["decontamination"]["characters_cut"]
+    assert cut == {"quiz.txt": len(question) - 1}, "the question mark is no word"
+    card = (folders["code50-128-seed3"] / "README.md").read_text()
+    for said in ("competitive at share 0.5, additive at share 0.5", "(quiz.txt 94)", f"```\n{made}\n```"):
+        assert said in card
+
+
+def test_runs_may_come_to_a_design_and_nothing_else_may_change(
+    design: Design, data: Path, whole: Path, tmp_path: Path
+) -> None:
+    """A finished run stays; the record of a release that knew fewer fields is still understood."""
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    record = json.loads((out / "design.json").read_text())
+    del record["family"], record["architecture"]["kind"]
+    (out / "design.json").write_text(json.dumps(record))
+    more = design.model_copy(update={"run": (*design.run, Run(name="new", code_share=1.0, seed=1, tokens=128))})
+    before = contents(out / "code")
+    folders = train_design(more, data, out, lambda *_: None)
+    assert set(folders) == {"text", "code", "new"}
+    assert contents(out / "code") == before
+    for changed in (
+        more.model_copy(update={"training": design.training.model_copy(update={"batch": 3})}),
+        more.model_copy(update={"run": (design.run[0], design.run[1].model_copy(update={"seed": 5}))}),
+        more.model_copy(update={"architecture": design.architecture.model_copy(update={"kind": "gpt_neox"})}),
+    ):
+        with pytest.raises(TwinprobeError, match="holds runs of another design"):
+            train_design(changed, data, out, lambda *_: None)
+    (out / "design.json").write_text("{")
+    with pytest.raises(TwinprobeError, match="holds runs of another design"):
+        train_design(design, data, out, lambda *_: None)
 
 
 def test_refusals_are_one_line(design: Design, data: Path, whole: Path, tmp_path: Path) -> None:
@@ -297,6 +379,9 @@ def test_refusals_are_one_line(design: Design, data: Path, whole: Path, tmp_path
 
     assert message(design, data, tmp_path, ("prose",)) == (
         "run 'prose' is not in the design 'toy'; its runs are text, code"
+    )
+    assert message(design, data, tmp_path, ("cod",)).startswith(
+        "run 'cod' is not in the design 'toy' (did you mean 'code'?)"
     )
     other = design.model_copy(update={"name": "other"})
     before = contents(whole)
@@ -332,18 +417,3 @@ def test_little_held_out_text_is_not_scored(design: Design, data: Path, tmp_path
     folders = train_design(design, tmp_path, tmp_path / "out", lambda *_: None, only=["text"])
     facts = json.loads((folders["text"] / "training.json").read_text())
     assert set(facts["held_out_bits_per_byte"]) == {"prose"}
-
-
-def test_a_tokenizer_cut_off_by_a_kill_is_trained_again(design: Design, data: Path, tmp_path: Path) -> None:
-    """The folder appears under its name only when all its files are there."""
-    expected = contents_of_tokenizer(design, data, tmp_path / "whole")
-    torn = tmp_path / "torn" / "tokenizer.tmp"
-    torn.mkdir(parents=True)
-    (torn / "tokenizer.json").write_text("{")
-    assert contents_of_tokenizer(design, data, tmp_path / "torn") == expected
-    assert not torn.exists()
-
-
-def contents_of_tokenizer(design: Design, data: Path, out: Path) -> dict[str, bytes]:
-    prepare(design, data, out, 0, lambda *_: None)
-    return contents(out / "tokenizer")

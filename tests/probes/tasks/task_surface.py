@@ -19,7 +19,7 @@ from probes.tasks.items import Item
 
 GENERATED = (
     "nesting", "binding", "aliasing", "arithmetic", "boolean", "branching", "loops", "ordering", "roles", "types",
-    "scope",
+    "scope", "closers", "indentation", "induction", "agreement",
 )  # fmt: skip
 """The tasks that are made of templates."""
 
@@ -72,9 +72,8 @@ def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]
 @cache
 def tokenizer_families() -> tuple[PreTrainedTokenizerBase, ...]:
     """The embedded twins' tokenizer and two that have learned the generated tasks, digits apart and not; made once."""
-    texts = [
-        form.text + form.answer for name in GENERATED for item in drawn(name, 90, 1) for form in item.forms.values()
-    ]
+    forms = [form for name in GENERATED for item in drawn(name, 90, 1) for form in item.forms.values()]
+    texts = [text for form in forms for text in (form.text + form.answer, form.contrast.text + form.contrast.answer)]
     return load_tokenizer(ModelSpec("embedded:code")), *(
         _trained(texts, digits_apart) for digits_apart in (True, False)
     )
