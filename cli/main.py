@@ -11,6 +11,7 @@ from activations.errors import TwinprobeError
 from cli.cache import cache
 from cli.circuit import circuit
 from cli.compare import compare
+from cli.evaluate import evaluate
 from cli.graft import graft
 from cli.lens import lens
 from cli.patch import patch
@@ -38,7 +39,7 @@ def command() -> None:
     """The group of all commands."""
 
 
-for part in (compare, cache, probe, patch, circuit, graft, lens, pretrain, slopes, show, store):
+for part in (compare, cache, probe, patch, circuit, graft, lens, pretrain, evaluate, slopes, show, store):
     command.add_command(part)
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -15,6 +16,9 @@ import click
 
 Report = Callable[[str, int, int], None]
 """Progress: name of the stage, steps done, steps in all."""
+
+LINE_EVERY = 60.0
+"""Seconds between the lines that stand for the bar where there is no terminal."""
 
 
 def quiet_libraries(models: Iterable[str]) -> None:
@@ -58,6 +62,20 @@ def progress(title: str) -> Iterator[Report]:
                 say(f"  {stage}")
 
         yield report
+
+
+def long_stages(report: Report) -> Callable[[str, int, int, str], None]:
+    """Progress of stages that take minutes to days, with a note; where there is no terminal, also as a line now and then."""
+    last = time.monotonic()
+
+    def shown(stage: str, done: int, total: int, note: str) -> None:
+        nonlocal last
+        report(f"{stage} {note}".strip(), done, total)
+        if not sys.stderr.isatty() and time.monotonic() - last > LINE_EVERY:
+            last = time.monotonic()
+            say(f"  {stage} {done:,}{f' of {total:,}' if total else ''} {note}".rstrip())
+
+    return shown
 
 
 @contextmanager

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,14 +13,11 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.options import PATH, json_option
-from cli.output import Report, duration, print_json, print_table, progress, quiet_libraries, say, size
+from cli.output import duration, long_stages, print_json, print_table, progress, quiet_libraries, say, size
 
 if TYPE_CHECKING:
     from analyses.pretraining.design import Design, Run
     from analyses.pretraining.estimates import Estimate
-
-EVERY = 60.0
-"""Seconds between the lines that stand for the bar where there is no terminal."""
 
 
 @click.command(
@@ -83,7 +79,9 @@ def pretrain(
     if first and second:
         say(_second_stage(design, len(second)))
     with progress(f"training {design.name}") as report:
-        folders = train_design(design, data_dir, out, _shown(report), only, shlex.join(["twinprobe", *sys.argv[1:]]))
+        folders = train_design(
+            design, data_dir, out, long_stages(report), only, shlex.join(["twinprobe", *sys.argv[1:]])
+        )
     if not first:
         return
     if as_json:
@@ -147,17 +145,3 @@ def _second_stage(design: Design, models: int) -> str:
     assert design.tuning is not None
     mixes = ", ".join(mix.name for mix in design.tuning.mix)
     return f"second stage: {models} models to tune on {design.tuning.examples:,} instructions each (mixes {mixes})"
-
-
-def _shown(report: Report) -> Callable[[str, int, int, str], None]:
-    """Progress with its note; where there is no terminal, also as a line now and then."""
-    last = time.monotonic()
-
-    def shown(what: str, done: int, total: int, note: str) -> None:
-        nonlocal last
-        report(f"{what} {note}".strip(), done, total)
-        if not sys.stderr.isatty() and time.monotonic() - last > EVERY:
-            last = time.monotonic()
-            say(f"  {what} {done:,}{f' of {total:,}' if total else ''} {note}".rstrip())
-
-    return shown

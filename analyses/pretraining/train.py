@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from pydantic import ValidationError
 
 from activations.errors import TwinprobeError, did_you_mean
 from activations.files import write_whole
 from analyses.pretraining.architectures import new_model, vocabulary_of
+from analyses.pretraining.card import model_card
 from analyses.pretraining.design import Design, Kind, Run
+from analyses.pretraining.finished import write_model
 from analyses.pretraining.loop import Batch, Report, loss_function, optimise
 from analyses.pretraining.packing import mixture
 from analyses.pretraining.preparing import Prepared, prepare
 from analyses.pretraining.processes import processes
+from analyses.pretraining.provenance import provenance
 from analyses.pretraining.tuning import check_instructions, tune_design
 
 if TYPE_CHECKING:
@@ -59,9 +60,9 @@ def train_run(design: Design, run: Run, prepared: Prepared, out: Path, report: R
     if crowd.first:
         model = model.to(torch.bfloat16)
         held_out = {kind: round(_bits_per_byte(model, prepared, kind), 4) for kind in prepared.held_out}
-        facts = {**_facts(design, run, prepared, losses), "held_out_bits_per_byte": held_out, "command": command}
+        facts = {**_facts(design, run, prepared, losses), "held_out_bits_per_byte": held_out, **provenance(command)}
         facts["parameters"] = sum(parameter.numel() for parameter in model.parameters())
-        _finish(design, model, prepared, folder, losses, facts)
+        write_model(folder, model, prepared.tokenizer, losses, facts, model_card(design, facts, losses))
         checkpoint.unlink(missing_ok=True)
     crowd.wait()
     return finished
@@ -69,10 +70,7 @@ def train_run(design: Design, run: Run, prepared: Prepared, out: Path, report: R
 
 def _facts(design: Design, run: Run, prepared: Prepared, losses: list[float]) -> dict[str, Any]:
     """What ``training.json`` says of a run, but for what is measured on the finished model."""
-    import torch
-    import transformers
-
-    crowd, seen = processes(), design.tokens_seen(run)
+    seen = design.tokens_seen(run)
     return {
         "design": design.name,
         "run": {**run.model_dump(mode="json"), "tokens": run.tokens or design.training.tokens},
@@ -83,9 +81,6 @@ def _facts(design: Design, run: Run, prepared: Prepared, losses: list[float]) ->
         "epochs": {kind: round(seen[kind] / blocks.size, 3) for kind, blocks in prepared.training.items()},
         "decontamination": {**design.decontamination.model_dump(mode="json"), "characters_cut": prepared.removed},
         "final_loss": round(float(np.mean(losses[-100:])), 4),
-        "device": torch.cuda.get_device_name(crowd.device) if crowd.device.type == "cuda" else crowd.device.type,
-        "processes": crowd.count,
-        "software": f"torch {torch.__version__}, transformers {transformers.__version__}",
     }
 
 
@@ -99,27 +94,6 @@ def _bits_per_byte(model: PreTrainedModel, prepared: Prepared, kind: Kind) -> fl
         nats = float(np.mean([loss(part, part).item() for part in rows.split(16)]))
     model.to(torch.bfloat16)
     return nats / math.log(2) / prepared.bytes_per_token[kind]
-
-
-def _finish(
-    design: Design,
-    model: PreTrainedModel,
-    prepared: Prepared,
-    folder: Path,
-    losses: list[float],
-    facts: dict[str, Any],
-) -> None:
-    """Write weights, tokenizer, loss curve and model card under a temporary name, then rename."""
-    from analyses.pretraining.card import model_card
-
-    temporary = folder / "model.tmp"
-    model.save_pretrained(temporary)
-    prepared.tokenizer.save_pretrained(temporary)
-    curve = pd.DataFrame({"step": np.arange(1, len(losses) + 1), "loss": np.round(losses, 4)})
-    curve[(curve.step % 10 == 0) | (curve.step == len(losses))].to_csv(temporary / "loss.csv", index=False)
-    (temporary / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
-    (temporary / "README.md").write_text(model_card(design, facts, losses), encoding="utf-8")
-    temporary.rename(folder / "model")
 
 
 def train_design(

@@ -10,23 +10,23 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from shutil import rmtree
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from activations.errors import TwinprobeError
 from activations.files import write_whole
 from analyses.pretraining.decontamination import EvaluationSets
 from analyses.pretraining.design import Design, Kind, Run
 from analyses.pretraining.examples import Example, pad
+from analyses.pretraining.finished import write_model
 from analyses.pretraining.instructions import PROMPT, Encoded, encode_all, read_instructions, without
 from analyses.pretraining.loop import UNSCORED, Batch, Report, loss_function, optimise
 from analyses.pretraining.mixing_schedules import kinds, phases
 from analyses.pretraining.packing import mixture
 from analyses.pretraining.processes import processes
 from analyses.pretraining.provenance import provenance
+from analyses.pretraining.tuning_card import tuned_model_card
 from analyses.pretraining.tuning_design import Mix, Tuning
 
 if TYPE_CHECKING:
@@ -179,7 +179,8 @@ def _tune(
             },
             "first_stage": first_stage,
         }
-        _finish(tuning, model.to(torch.bfloat16), tokenizer, folder, pretrained, losses, facts)
+        card = tuned_model_card(tuning, facts, (pretrained / "README.md").read_text(encoding="utf-8"))
+        write_model(folder, model.to(torch.bfloat16), tokenizer, losses, facts, card)
         checkpoint.unlink(missing_ok=True)
     crowd.wait()
 
@@ -229,27 +230,3 @@ def _seen(tuning: Tuning, mix: Mix, order: Sequence[tuple[Kind, int]], encoded: 
 
 def _counts(seen: Sequence[Kind]) -> dict[Kind, int]:
     return {"prose": seen.count("prose"), "code": seen.count("code")}
-
-
-def _finish(
-    tuning: Tuning,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    folder: Path,
-    pretrained: Path,
-    losses: Sequence[float],
-    facts: Mapping[str, Any],
-) -> None:
-    """Write weights, tokenizer, loss curve and model card under a temporary name, then rename."""
-    from analyses.pretraining.tuning_card import tuned_model_card
-
-    temporary = folder / "model.tmp"
-    rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
-    curve = pd.DataFrame({"step": np.arange(1, len(losses) + 1), "loss": np.round(losses, 4)})
-    curve[(curve.step % 10 == 0) | (curve.step == len(losses))].to_csv(temporary / "loss.csv", index=False)
-    (temporary / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
-    first_card = (pretrained / "README.md").read_text(encoding="utf-8")
-    (temporary / "README.md").write_text(tuned_model_card(tuning, facts, first_card), encoding="utf-8")
-    temporary.rename(folder / "model")

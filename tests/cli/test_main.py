@@ -11,7 +11,20 @@ from calling import PYTHON, done, refused, twinprobe, twinprobe_process
 
 from cli.main import command
 
-NAMES = ("compare", "cache", "probe", "patch", "circuit", "graft", "lens", "pretrain", "slopes", "show", "store")
+NAMES = (
+    "compare",
+    "cache",
+    "probe",
+    "patch",
+    "circuit",
+    "graft",
+    "lens",
+    "pretrain",
+    "evaluate",
+    "slopes",
+    "show",
+    "store",
+)
 COMMANDS = [[name] for name in NAMES]
 PARTS = [
     *(["show", name] for name in ("pairs", "tasks", "sites", "store")),
@@ -32,7 +45,7 @@ print("LOADED", *set(sys.modules) & set({HEAVY!r}))
 """
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, env=PYTHON)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.count("Usage: twinprobe") == 19
+    assert ran.stdout.count("Usage: twinprobe") == 20
     assert ran.stdout.splitlines()[-1].split() == ["LOADED"]
 
 

@@ -142,7 +142,7 @@ def test_killed_in_the_middle_the_same_command_goes_on_to_the_same_weights(
     assert (tmp_path / "toy" / "text" / "model").exists()
     reached = torch.load(checkpoint, weights_only=True)["step"]
     assert 0 < reached < 300
-    monkeypatch.setattr(sys.modules["cli.pretrain"], "EVERY", 0.0)
+    monkeypatch.setattr(sys.modules["cli.output"], "LINE_EVERY", 0.0)
     again = twinprobe(*words)
     assert f"code: {tmp_path / 'toy' / 'code' / 'model'}" in done(again)
     assert "toy: 1 run to train, 19,200 tokens in all" in again.err

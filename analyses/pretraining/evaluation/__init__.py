@@ -1,0 +1,1 @@
+"""Evaluations of a family of trained models, and their scores in the table that ``twinprobe slopes`` reads."""
