@@ -13,7 +13,7 @@ from activations.errors import TwinprobeError
 from activations.texts import numbered_lines, parse_json
 from analyses.pretraining.corpora import Document
 from analyses.pretraining.decontamination import EvaluationSets, decontaminate
-from analyses.pretraining.examples import Example, encode
+from analyses.pretraining.prompted import Prompted, encode
 from analyses.pretraining.tables import Kind
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ class Instruction:
 class Encoded:
     """Examples by kind, to tune on and held out, and how many instructions were left out of both, by reason and kind."""
 
-    training: dict[Kind, list[Example]] = field(default_factory=dict)
-    held_out: dict[Kind, list[Example]] = field(default_factory=dict)
+    training: dict[Kind, list[Prompted]] = field(default_factory=dict)
+    held_out: dict[Kind, list[Prompted]] = field(default_factory=dict)
     left_out: dict[str, Counter[Kind]] = field(default_factory=dict)
 
     @property

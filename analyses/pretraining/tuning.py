@@ -18,13 +18,13 @@ from activations.errors import TwinprobeError
 from activations.files import write_whole
 from analyses.pretraining.decontamination import EvaluationSets
 from analyses.pretraining.design import Design, Kind, Run
-from analyses.pretraining.examples import Example, pad
 from analyses.pretraining.finished import write_model
 from analyses.pretraining.instructions import PROMPT, Encoded, encode_all, read_instructions, without
 from analyses.pretraining.loop import UNSCORED, Batch, Report, loss_function, optimise
 from analyses.pretraining.mixing_schedules import kinds, phases
 from analyses.pretraining.packing import mixture
 from analyses.pretraining.processes import processes
+from analyses.pretraining.prompted import Prompted, pad
 from analyses.pretraining.provenance import provenance
 from analyses.pretraining.tuning_card import tuned_model_card
 from analyses.pretraining.tuning_design import Mix, Tuning
@@ -151,21 +151,21 @@ def _tune(
 
     folder = tuned_folder(out, run, mix)
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint, padding = folder / "checkpoint.pt", int(tokenizer.pad_token_id)
+    checkpoint = folder / "checkpoint.pt"
     rows = {kind: len(examples) for kind, examples in encoded.training.items()}
     order = example_order(kinds(mix.schedule, mix.ratios, tuning.examples), rows, run.seed)
     examples = [encoded.training[kind][row] for kind, row in order]
 
     def batch_at(step: int) -> Batch:
-        return pad(examples[step * tuning.batch : (step + 1) * tuning.batch], padding)
+        return pad(examples[step * tuning.batch : (step + 1) * tuning.batch])
 
     pretrained, crowd = out / run.name / "model", processes()
     model = AutoModelForCausalLM.from_pretrained(pretrained, dtype=torch.float32).to(crowd.device)
-    before = _held_out_losses(model, encoded, padding)
+    before = _held_out_losses(model, encoded)
     losses = optimise(model, batch_at, tuning.steps, tuning, checkpoint, folder.name, report)
     if crowd.first:
         model = model.to(torch.bfloat16).float()
-        after = _held_out_losses(model, encoded, padding)
+        after = _held_out_losses(model, encoded)
         first_stage = json.loads((pretrained / "training.json").read_text())
         facts = {
             **facts,
@@ -185,7 +185,7 @@ def _tune(
     crowd.wait()
 
 
-def _held_out_losses(model: PreTrainedModel, encoded: Encoded, padding: int) -> dict[Kind, float]:
+def _held_out_losses(model: PreTrainedModel, encoded: Encoded) -> dict[Kind, float]:
     """Nats per token of the responses to held-out prompts, by kind, in float32."""
     import torch
 
@@ -194,7 +194,7 @@ def _held_out_losses(model: PreTrainedModel, encoded: Encoded, padding: int) -> 
     with torch.inference_mode():
         for kind, examples in encoded.held_out.items():
             total, count = 0.0, 0
-            for batch in _batches(examples[:EVALUATION_EXAMPLES], padding):
+            for batch in _batches(examples[:EVALUATION_EXAMPLES]):
                 scored = int((batch.labels != UNSCORED).sum())
                 total += loss(batch.ids, batch.labels).item() * scored
                 count += scored
@@ -203,8 +203,8 @@ def _held_out_losses(model: PreTrainedModel, encoded: Encoded, padding: int) -> 
     return means
 
 
-def _batches(examples: Sequence[Example], padding: int) -> list[Batch]:
-    return [pad(examples[start : start + 16], padding) for start in range(0, len(examples), 16)]
+def _batches(examples: Sequence[Prompted]) -> list[Batch]:
+    return [pad(examples[start : start + 16]) for start in range(0, len(examples), 16)]
 
 
 def _seen(tuning: Tuning, mix: Mix, order: Sequence[tuple[Kind, int]], encoded: Encoded) -> dict[str, Any]:

@@ -24,12 +24,12 @@ from activations.files import write_whole
 from analyses.pretraining.evaluation.score import Evaluation, Score
 from analyses.pretraining.evaluation.transformations import CategoryFrom, Example, read_examples, sample
 from analyses.pretraining.loop import Batch, Report, loss_function, optimise
+from analyses.pretraining.prompted import Prompted, pad
 from analyses.pretraining.tables import Optimisation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from analyses.pretraining.evaluation.sequences import Encoded
 
 IN_DISTRIBUTION, GENERALISATION = "in distribution", "generalisation"
 LONGER = "longer than the context"
@@ -178,14 +178,14 @@ def finetune_seconds(table: Finetune, model_folder: Path, data_dir: Path) -> flo
     """How long :func:`finetune` will take, from a step of training on examples of usual length."""
     from transformers import AutoTokenizer
 
-    from analyses.pretraining.evaluation.sequences import batch_of, encode, training_order
+    from analyses.pretraining.evaluation.sequences import encode, training_order
 
     train = sample(read_examples(data_dir / table.train, table.category_from, table.zip_password), table.train_examples)
     sequences = encode(AutoTokenizer.from_pretrained(model_folder), train, table.separator)
     steps = len(training_order([len(item.ids) for item in sequences], table.batch, table.epochs, 0))
     usual = sorted(sequences, key=lambda item: len(item.ids))[len(sequences) // 2 :][: table.batch]
     model = load(model_folder)
-    loss_of, batch = loss_function(model, table.precision), batch_of(usual)
+    loss_of, batch = loss_function(model, table.precision), pad(usual)
     times = []
     for _ in range(3):
         began = time.monotonic()
@@ -196,7 +196,7 @@ def finetune_seconds(table: Finetune, model_folder: Path, data_dir: Path) -> flo
 
 def train_model(
     model: PreTrainedModel,
-    training: Sequence[Encoded],
+    training: Sequence[Prompted],
     table: Finetune,
     seed: int,
     checkpoint: Path,
@@ -204,11 +204,11 @@ def train_model(
     report: Report,
 ) -> list[float]:
     """Fine-tune in place on the examples in the order of the seed; return the loss of every step."""
-    from analyses.pretraining.evaluation.sequences import batch_of, training_order
+    from analyses.pretraining.evaluation.sequences import training_order
 
     order = training_order([len(item.ids) for item in training], table.batch, table.epochs, seed)
 
     def batch_at(step: int) -> Batch:
-        return batch_of([training[place] for place in order[step]])
+        return pad([training[place] for place in order[step]])
 
     return optimise(model, batch_at, len(order), table, checkpoint, name, report)

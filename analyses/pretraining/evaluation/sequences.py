@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy.typing as npt
 
 from activations.errors import TwinprobeError
 from analyses.pretraining.evaluation.transformations import Example
-from analyses.pretraining.loop import UNSCORED, Batch
+from analyses.pretraining.prompted import Prompted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -20,17 +19,10 @@ POOL = 50
 """Batches whose examples are sorted by length together: little padding, and an order that stays random."""
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """The tokens of an example: beginning of text, source, separator, target, end of text."""
+def encode(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], separator: str) -> list[Prompted]:
+    """Each example as beginning of text, source, separator, target, end of text, the last two scored.
 
-    ids: tuple[int, ...]
-    target: int
-    """Place of the target's first token."""
-
-
-def encode(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], separator: str) -> list[Encoded]:
-    """Token ids of each example; source and target begin with a space, so that a word is the same tokens anywhere.
+    Source and target begin with a space, so that a word is the same tokens anywhere.
 
     Raises:
         TwinprobeError: the tokenizer has no token for the end of a text.
@@ -45,7 +37,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], sepa
     sources = _tokens(tokenizer, [f" {example.source}" for example in examples])
     targets = _tokens(tokenizer, [f" {example.target}" for example in examples])
     return [
-        Encoded((begin, *source, *between, *target, end), 1 + len(source) + len(between))
+        Prompted(np.array([begin, *source, *between, *target, end], dtype=np.int32), 1 + len(source) + len(between))
         for source, target in zip(sources, targets, strict=True)
     ]
 
@@ -53,19 +45,6 @@ def encode(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], sepa
 def _tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
     ids: list[list[int]] = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
     return ids
-
-
-def batch_of(sequences: Sequence[Encoded]) -> Batch:
-    """The sequences, padded on the right to the longest; only targets and their ends are scored."""
-    import torch
-
-    width = max(len(sequence.ids) for sequence in sequences)
-    ids = np.zeros((len(sequences), width), dtype=np.int64)  # causal: no scored token sees what comes after it
-    labels = np.full_like(ids, UNSCORED)
-    for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence.ids)] = sequence.ids
-        labels[row, sequence.target : len(sequence.ids)] = sequence.ids[sequence.target :]
-    return Batch(torch.from_numpy(ids), torch.from_numpy(labels))
 
 
 def training_order(lengths: Sequence[int], batch: int, epochs: float, seed: int) -> list[npt.NDArray[np.int64]]:
@@ -93,7 +72,7 @@ def _epoch(lengths: npt.NDArray[np.int64], batch: int, generator: np.random.Gene
     return [batches[place] for place in generator.permutation(len(batches))]
 
 
-def by_length(sequences: Sequence[Encoded], tokens: int) -> Iterator[list[int]]:
+def by_length(sequences: Sequence[Prompted], tokens: int) -> Iterator[list[int]]:
     """Places of the sequences from short to long, as many at once as fill ``tokens`` tokens (one at least)."""
     chosen: list[int] = []
     for place in sorted(range(len(sequences)), key=lambda place: len(sequences[place].ids)):

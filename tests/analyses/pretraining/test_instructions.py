@@ -12,9 +12,9 @@ from conftest import MakeModel
 
 from activations.errors import TwinprobeError
 from analyses.pretraining.decontamination import EvaluationSets
-from analyses.pretraining.examples import encode, pad
 from analyses.pretraining.instructions import PROMPT, Instruction, encode_all, read_instructions, without
 from analyses.pretraining.loop import UNSCORED, loss_function
+from analyses.pretraining.prompted import encode, pad
 from analyses.pretraining.tuning_design import Instructions
 
 
@@ -96,14 +96,14 @@ def test_instructions_from_evaluation_sets_are_left_out(tmp_path: Path) -> None:
 def test_only_the_response_and_its_end_are_scored(make_model: MakeModel) -> None:
     tokenizer = make_model("llama").tokenizer
     short, long = (encode(PROMPT.format(prompt=text), f"{text}!", tokenizer) for text in ("a", "the {old} man"))
-    batch = pad([short, long], padding=5)
+    batch = pad([short, long])
     assert batch.ids.shape == batch.labels.shape == (2, len(long.ids))
     for row, (example, text) in enumerate(((short, "a"), (long, "the {old} man"))):
         end = len(example.ids)
         ids = batch.ids[row]
         assert tokenizer.decode(ids[1:end]) == f"{PROMPT.format(prompt=text)}{text}!{tokenizer.eos_token}"
         assert ids[0] == tokenizer.eos_token_id
-        assert ids[end:].tolist() == [5] * (len(long.ids) - end)
+        assert ids[end:].tolist() == [0] * (len(long.ids) - end)
         scored = batch.labels[row] != UNSCORED
         assert tokenizer.decode(batch.labels[row][scored]) == f"{text}!{tokenizer.eos_token}"
         assert torch.equal(batch.labels[row][scored], ids[scored])
@@ -118,7 +118,7 @@ def test_padding_changes_no_loss(make_model: MakeModel, name: str) -> None:
     examples = [encode(prompt, response, loaded.tokenizer) for prompt, response in texts]
     loss = loss_function(loaded.model.eval(), "float32")
     with torch.inference_mode():
-        together = loss(*(lambda batch: (batch.ids, batch.labels))(pad(examples, padding=3))).item()
+        together = loss(*(lambda batch: (batch.ids, batch.labels))(pad(examples))).item()
         nats, count = 0.0, 0
         for example in examples:
             ids = torch.from_numpy(example.ids).long()

@@ -12,8 +12,9 @@ import torch
 
 from analyses.pretraining.evaluation.finetuning import Finetune, train_model
 from analyses.pretraining.evaluation.matching import exact_matches, fits
-from analyses.pretraining.evaluation.sequences import Encoded, encode
+from analyses.pretraining.evaluation.sequences import encode
 from analyses.pretraining.evaluation.transformations import Example
+from analyses.pretraining.prompted import Prompted
 
 if TYPE_CHECKING:
     from conftest import MakeModel
@@ -28,18 +29,18 @@ OTHERS = [
 ]
 
 
-def generated(model: PreTrainedModel, sequence: Encoded) -> bool:
+def generated(model: PreTrainedModel, sequence: Prompted) -> bool:
     """Whether the model itself, decoding greedily, gives the target and ends there."""
-    prompt = torch.tensor([sequence.ids[: sequence.target]])
+    prompt = torch.tensor([sequence.ids[: sequence.scored_from].tolist()])
     answer = model.generate(
         prompt,
         attention_mask=torch.ones_like(prompt),
-        max_new_tokens=len(sequence.ids) - sequence.target + 2,
+        max_new_tokens=len(sequence.ids) - sequence.scored_from + 2,
         do_sample=False,
-        eos_token_id=sequence.ids[-1],
+        eos_token_id=int(sequence.ids[-1]),
         pad_token_id=2,
     )
-    return bool(answer[0].tolist() == list(sequence.ids))
+    return bool(answer[0].tolist() == sequence.ids.tolist())
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "neox-parallel"])
@@ -78,6 +79,6 @@ def test_what_the_context_can_not_hold_is_wrong(make_model: MakeModel) -> None:
         ids = torch.tensor([sequence])
         with torch.inference_mode():
             sequence.append(int(model(ids).logits[0, -1].argmax()))
-    whole, longer = Encoded(tuple(sequence[:context]), 1), Encoded(tuple(sequence), 1)
+    whole, longer = Prompted(np.array(sequence[:context]), 1), Prompted(np.array(sequence), 1)
     assert exact_matches(model, [whole, longer]).tolist() == [True, False]
     assert (fits(model, whole), fits(model, longer)) == (True, False)

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from activations.errors import TwinprobeError
-from analyses.pretraining.evaluation.sequences import Encoded, batch_of, by_length, encode, training_order
+from analyses.pretraining.evaluation.sequences import by_length, encode, training_order
 from analyses.pretraining.evaluation.transformations import Example
 from analyses.pretraining.loop import UNSCORED
+from analyses.pretraining.prompted import Prompted, pad
 
 if TYPE_CHECKING:
     from conftest import MakeTokenizer
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 def test_an_example_is_source_separator_target_and_end(tokenizer: PreTrainedTokenizerFast) -> None:
     (encoded,) = encode(tokenizer, [Example("the box", "box the", "")], "\n")
     assert tokenizer.decode(encoded.ids) == "<|bos|> the box\n box the<|eos|>"
-    assert tokenizer.decode(encoded.ids[encoded.target :]) == " box the<|eos|>"
+    assert tokenizer.decode(encoded.ids[encoded.scored_from :]) == " box the<|eos|>"
     the, box = (tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in ("the", "box"))
-    assert encoded.ids[1:-1] == (*the, *box, *tokenizer("\n")["input_ids"], *box, *the)
+    assert encoded.ids[1:-1].tolist() == [*the, *box, *tokenizer("\n")["input_ids"], *box, *the]
 
 
 def test_without_a_first_token_a_text_begins_with_the_last(make_tokenizer: MakeTokenizer) -> None:
@@ -38,7 +39,7 @@ def test_without_a_first_token_a_text_begins_with_the_last(make_tokenizer: MakeT
 
 
 def test_only_targets_are_scored() -> None:
-    batch = batch_of([Encoded((5, 6, 7, 8), 2), Encoded((5, 9), 1)])
+    batch = pad([Prompted(np.array([5, 6, 7, 8]), 2), Prompted(np.array([5, 9]), 1)])
     assert batch.ids.tolist() == [[5, 6, 7, 8], [5, 9, 0, 0]]
     assert batch.labels.tolist() == [[UNSCORED, UNSCORED, 7, 8], [UNSCORED, 9, UNSCORED, UNSCORED]]
 
@@ -72,7 +73,7 @@ def test_part_of_an_epoch_is_part_of_its_steps() -> None:
 
 @given(st.lists(st.integers(1, 50), max_size=60), st.integers(1, 120))
 def test_every_sequence_is_scored_once_within_the_tokens(lengths: list[int], tokens: int) -> None:
-    sequences = [Encoded((0,) * length, 0) for length in lengths]
+    sequences = [Prompted(np.zeros(length, np.int32), 0) for length in lengths]
     parts = [*by_length(sequences, tokens)]
     assert sorted(place for part in parts for place in part) == [*range(len(lengths))]
     assert all(len(part) == 1 or len(part) * max(lengths[place] for place in part) <= tokens for part in parts)

@@ -1,4 +1,4 @@
-"""Examples of a prompt and the response to it, scored on the response only."""
+"""A prompt and the response to it as tokens, scored on the response only."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Example:
+class Prompted:
     """Token ids ``[position]``; those from ``scored_from`` on are what the model is to say."""
 
     ids: npt.NDArray[np.int32]
     scored_from: int
 
 
-def encode(prompt: str, response: str, tokenizer: PreTrainedTokenizerBase) -> Example:
+def encode(prompt: str, response: str, tokenizer: PreTrainedTokenizerBase) -> Prompted:
     """End-of-text, prompt, response, end-of-text; the last two parts are scored.
 
     Documents begin with an end-of-text in pretraining too. Prompt and response are tokenised apart, so that no token has a
@@ -33,18 +33,18 @@ def encode(prompt: str, response: str, tokenizer: PreTrainedTokenizerBase) -> Ex
         tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"] for part in (prompt, response)
     )
     ids = [tokenizer.eos_token_id, *before, *after, tokenizer.eos_token_id]
-    return Example(np.array(ids, dtype=np.int32), 1 + len(before))
+    return Prompted(np.array(ids, dtype=np.int32), 1 + len(before))
 
 
-def pad(examples: Sequence[Example], padding: int) -> Batch:
-    """A batch as long as its longest example, filled on the right with ``padding``.
+def pad(examples: Sequence[Prompted]) -> Batch:
+    """A batch as long as its longest example, filled on the right with token 0.
 
-    No attention mask is needed: in a causal model, nothing that is scored sees what comes after it.
+    Neither a mask nor a token of its own is needed: in a causal model, nothing that is scored sees what comes after it.
     """
     import torch
 
     shape = len(examples), max(len(example.ids) for example in examples)
-    ids, labels = np.full(shape, padding, np.int64), np.full(shape, UNSCORED, np.int64)
+    ids, labels = np.zeros(shape, np.int64), np.full(shape, UNSCORED, np.int64)
     for row, example in enumerate(examples):
         end = len(example.ids)
         ids[row, :end] = example.ids
