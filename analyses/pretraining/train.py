@@ -26,7 +26,8 @@ from analyses.pretraining.tuning import check_instructions, tune_design
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-EVALUATION_BLOCKS = 64
+EVALUATION_BLOCKS = 256
+"""Of each kind, drawn from all that is held out: the first would be of one book."""
 
 
 def train_run(design: Design, run: Run, prepared: Prepared, out: Path, report: Report, command: str = "") -> Path:
@@ -89,7 +90,9 @@ def _bits_per_byte(model: PreTrainedModel, prepared: Prepared, kind: Kind) -> fl
     import torch
 
     loss = loss_function(model.float(), "float32")
-    rows = torch.from_numpy(prepared.held_out[kind][:EVALUATION_BLOCKS].astype(np.int64))
+    blocks = prepared.held_out[kind]
+    drawn = np.sort(np.random.default_rng(0).permutation(len(blocks))[:EVALUATION_BLOCKS])
+    rows = torch.from_numpy(blocks[drawn].astype(np.int64))
     with torch.inference_mode():
         nats = float(np.mean([loss(part, part).item() for part in rows.split(16)]))
     model.to(torch.bfloat16)
