@@ -8,6 +8,7 @@ import sys
 import click
 
 from activations.errors import TwinprobeError
+from cli.bench import bench
 from cli.cache import cache
 from cli.circuit import circuit
 from cli.compare import compare
@@ -39,7 +40,7 @@ def command() -> None:
     """The group of all commands."""
 
 
-for part in (compare, cache, probe, patch, circuit, graft, lens, pretrain, evaluate, slopes, show, store):
+for part in (compare, cache, probe, patch, circuit, graft, lens, pretrain, evaluate, slopes, bench, show, store):
     command.add_command(part)
 
 

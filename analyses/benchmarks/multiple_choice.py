@@ -1,4 +1,4 @@
-"""Zero-shot multiple choice: the log-likelihood of every choice after its context, and which choice has the highest.
+"""Multiple choice: the log-likelihood of every choice after its context, and which choice has the highest.
 
 Tokenised and scored as EleutherAI's lm-evaluation-harness does it (Gao et al., github.com/EleutherAI/lm-evaluation-harness):
 context and choice are encoded as one text and cut where the context alone would end, white space at the end of the context
@@ -31,7 +31,8 @@ Tokens = tuple[int, ...]
 class Item:
     """A question: ``context`` with one of ``choices`` put right after it, of which those numbered ``gold`` are right.
 
-    ``id`` is unique within its ``subject``, the task or part of a task that it belongs to.
+    ``id`` is unique within its ``subject``, the task or part of a task that it belongs to. ``leads``, one per choice where
+    there are any, stand between context and choice and are not scored: the same words after several beginnings.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Item:
     context: str
     choices: tuple[str, ...]
     gold: tuple[int, ...]
+    leads: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         problem = ""
@@ -46,8 +48,14 @@ class Item:
             problem = f"choices {self.choices!r}; expected 2 or more, none of them empty"
         elif not self.gold or not set(self.gold) <= set(range(len(self.choices))):
             problem = f"right choices {self.gold!r}; expected 1 or more numbers from 0 to {len(self.choices) - 1}"
+        elif self.leads and len(self.leads) != len(self.choices):
+            problem = f"{len(self.leads)} leads for {len(self.choices)} choices; expected as many, or none"
         if problem:
             raise TwinprobeError(f"item {self.id!r} of {self.subject}: {problem}")
+
+    def before(self, choice: int) -> str:
+        """All that stands before a choice."""
+        return self.context + (self.leads[choice] if self.leads else "")
 
 
 def score_choices(
@@ -142,7 +150,8 @@ def _check_unique(items: Iterable[Item]) -> None:
 
 
 def _requests(loaded: LoadedModel, asked: Sequence[tuple[Item, int]], bos: bool) -> list[_Request]:
-    parts = [(item.context.rstrip(), item.context + item.choices[choice]) for item, choice in asked]
+    before = [item.before(choice) for item, choice in asked]
+    parts = [(text.rstrip(), text + item.choices[choice]) for text, (item, choice) in zip(before, asked, strict=True)]
     texts = list(dict.fromkeys(text for pair in parts for text in pair if text))
     encoded = encode(loaded.tokenizer, [Text("", text) for text in texts], False, sys.maxsize)
     tokens = {"": (), **{text: one.ids for text, one in zip(texts, encoded, strict=True)}}

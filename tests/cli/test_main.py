@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from calling import PYTHON, done, refused, twinprobe, twinprobe_process
 
+from cli.bench import bench
 from cli.main import command
 
 NAMES = (
@@ -22,11 +23,14 @@ NAMES = (
     "pretrain",
     "evaluate",
     "slopes",
+    "bench",
     "show",
     "store",
 )
 COMMANDS = [[name] for name in NAMES]
+GROUPS = ("bench", "show", "store")
 PARTS = [
+    *(["bench", name] for name in bench.commands),
     *(["show", name] for name in ("pairs", "tasks", "sites", "store")),
     *(["store", name] for name in ("verify", "pack", "merge")),
 ]
@@ -45,7 +49,7 @@ print("LOADED", *set(sys.modules) & set({HEAVY!r}))
 """
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, env=PYTHON)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.count("Usage: twinprobe") == 20
+    assert ran.stdout.count("Usage: twinprobe") == 1 + len(COMMANDS) + len(PARTS)
     assert ran.stdout.splitlines()[-1].split() == ["LOADED"]
 
 
@@ -61,13 +65,13 @@ def test_every_command_shows_an_example_of_itself(words: list[str]) -> None:
     assert f"  twinprobe {' '.join(words)}" in done(twinprobe(*words, "--help"))
 
 
-@pytest.mark.parametrize("words", [*COMMANDS[:-2], *PARTS], ids=" ".join)
+@pytest.mark.parametrize("words", [*(words for words in COMMANDS if words[0] not in GROUPS), *PARTS], ids=" ".join)
 def test_every_command_can_answer_in_json(words: list[str]) -> None:
     assert "--json" in done(twinprobe(*words, "--help"))
 
 
 def test_a_bare_command_is_answered_with_help() -> None:
-    for words in ([], ["show"], ["store"]):
+    for words in ([], *([group] for group in GROUPS)):
         ran = twinprobe(*words)
         assert f"Usage: {' '.join(['twinprobe', *words])}" in ran.out + ran.err
         assert "Traceback" not in ran.err
