@@ -140,6 +140,15 @@ def minimum_detectable_effect(
     return float(factor * clustered_standard_error(difference, clusters))
 
 
+def wilson(right: ArrayLike, items: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Wilson's (1927) 95% intervals of shares of independent items: lower and upper bounds, in the shape of the counts."""
+    k, n = np.asarray(right, dtype=np.float64), np.asarray(items, dtype=np.float64)
+    z = float(norm.ppf(0.975))
+    centre = (k + z**2 / 2) / (n + z**2)
+    half = z / (n + z**2) * np.sqrt(k * (n - k) / n + z**2 / 4)
+    return np.where(k == 0, 0.0, centre - half), np.where(k == n, 1.0, centre + half)
+
+
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     """Holm's step-down adjustment (Holm 1979) of a family of p values, in their order.
 

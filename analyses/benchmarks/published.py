@@ -16,8 +16,8 @@ import pandas as pd
 
 from activations.errors import TwinprobeError, did_you_mean
 from activations.pairs import Pair
-from analyses.benchmarks.stratified import common_odds_ratio, count_tables, difference, homogeneity, wilson
-from analyses.statistics import holm
+from analyses.benchmarks.stratified import common_odds_ratio, count_tables, difference, homogeneity
+from analyses.statistics import holm, wilson
 
 COUNTS = ("model", "stratum", "right", "items")
 """Columns of the general layout."""

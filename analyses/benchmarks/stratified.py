@@ -18,6 +18,7 @@ from scipy.special import gammaln, logsumexp
 from scipy.stats import chi2, norm
 
 from activations.errors import TwinprobeError
+from analyses.statistics import wilson
 
 Counts = NDArray[np.int64]
 """``[level, code or base, right or wrong]``."""
@@ -206,14 +207,6 @@ def difference(tables: Counts) -> Difference:
     estimate = float((weights[:, 0] * (rates[:, 0] - rates[:, 1])).sum())
     below, above = (float(np.sqrt((code[:, 0] + base[:, 1]).sum())) for code, base in ((down, up), (up, down)))
     return Difference(estimate, estimate - below, estimate + above)
-
-
-def wilson(right: ArrayLike, items: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Wilson's (1927) 95% intervals of accuracies: lower and upper bounds, in the shape of the counts."""
-    k, n = np.asarray(right, dtype=np.float64), np.asarray(items, dtype=np.float64)
-    centre = (k + _Z**2 / 2) / (n + _Z**2)
-    half = _Z / (n + _Z**2) * np.sqrt(k * (n - k) / n + _Z**2 / 4)
-    return np.where(k == 0, 0.0, centre - half), np.where(k == n, 1.0, centre + half)
 
 
 def _cells(tables: Counts) -> tuple[NDArray[np.float64], ...]:

@@ -12,7 +12,7 @@ from scipy.stats import norm
 
 from analyses.benchmarks.local.questions import Prompt
 from analyses.benchmarks.multiple_choice import Item, grade
-from analyses.statistics import clustered_standard_error
+from analyses.statistics import clustered_standard_error, wilson
 
 KEYS = ["subject", "item"]
 
@@ -78,14 +78,6 @@ def summary(table: pd.DataFrame) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def wilson(share: float, count: float, z: float = float(norm.ppf(0.975))) -> tuple[float, float]:
-    """Wilson's (1927) 95% score interval of a share among ``count`` independent cases."""
-    middle = share + z * z / (2 * count)
-    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    below = 1 + z * z / count
-    return max(0.0, (middle - half) / below), min(1.0, (middle + half) / below)
-
-
 def _interval(scores: np.ndarray[Any, Any], mean: float, error: float) -> tuple[float, float]:
     if not set(np.unique(scores)) <= {0.0, 1.0}:
         half = float(norm.ppf(0.975)) * error
@@ -93,4 +85,6 @@ def _interval(scores: np.ndarray[Any, Any], mean: float, error: float) -> tuple[
     spread = mean * (1 - mean)
     # Where the error says nothing (one cluster, all right or all wrong), items count as independent.
     independent = spread / error**2 if spread and error and not math.isnan(error) else len(scores)
-    return wilson(mean, min(independent, len(scores)))
+    count = min(independent, len(scores))
+    low, high = wilson(mean * count, count)
+    return float(low), float(high)

@@ -15,12 +15,13 @@ from scipy.stats import binomtest
 
 from activations.errors import TwinprobeError
 from analyses.benchmarks.local import agieval, arc, bbh, gsm8k, hellaswag, logiqa, mmlu, truthfulqa, winogrande
-from analyses.benchmarks.local.grading import grade_choices, summary, wilson
+from analyses.benchmarks.local.grading import grade_choices, summary
 from analyses.benchmarks.local.questions import Part, Prompt, Question, asked
 from analyses.benchmarks.local.run import jobs, run
 from analyses.benchmarks.local.tasks import TASKS, presets, settings
 from analyses.benchmarks.local.writing import until, written
 from analyses.benchmarks.multiple_choice import Item, score_choices
+from analyses.statistics import wilson
 
 if TYPE_CHECKING:
     from activations.models import LoadedModel
@@ -184,14 +185,14 @@ def test_metrics_of_known_likelihoods() -> None:
 
 def test_intervals() -> None:
     reference = binomtest(7, 10).proportion_ci(method="wilson")
-    assert wilson(0.7, 10) == pytest.approx((reference.low, reference.high))
+    assert np.array(wilson(7, 10)) == pytest.approx(np.array([reference.low, reference.high]))
     score = np.repeat([1.0, 0.0, 1.0, 1.0], 25)
     table = pd.DataFrame({"subject": "s", "score": score, "chance": 0.5, "cut": 0, "group": np.arange(100)})
     alone, together = summary(table), summary(table.assign(group=np.repeat(range(4), 25)))
-    assert (alone["low"], alone["high"]) == pytest.approx(wilson(0.75, 99), abs=1e-9)
+    assert np.array([alone["low"], alone["high"]]) == pytest.approx(np.array(wilson(0.75 * 99, 99)), abs=1e-9)
     assert together["standard_error"] > 4 * alone["standard_error"]
     assert together["low"] < alone["low"] - 0.2  # four clusters of equal items are worth four items
-    assert summary(table.assign(score=1.0))["low"] == pytest.approx(wilson(1.0, 100)[0])
+    assert summary(table.assign(score=1.0))["low"] == pytest.approx(float(wilson(100, 100)[0]))
 
 
 def test_until() -> None:
