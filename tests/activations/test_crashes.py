@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import files
 
 import activations
@@ -21,23 +22,31 @@ from activations import capturing
 from activations.capturing import capture
 from activations.errors import TwinprobeError
 from activations.hdf5 import damage
+from activations.models import load_model
 from activations.sites import parse_sites
 from activations.store import ActivationStore
 from activations.texts import Span, Text
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     from activations.models import LoadedModel
 
 KILLS = 40
+InChild = Callable[..., int]
 CODE = str(Path(activations.__file__).parent)
 TEXTS = [Text(f"t{i}", "def area(width):\n    return width\n"[: 3 + i], (Span("s", 0, 2),)) for i in range(30)]
 SITES = parse_sites("resid_post.*,z.1.2", 3, 4)
 
 
+SMALL = 6_000
+"""Bytes of a shard, so that a capture of a few texts writes many."""
+
+
 @pytest.fixture
 def small_shards() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(capturing, "SHARD_BYTES", 6_000)
+        patch.setattr(capturing, "SHARD_BYTES", SMALL)
         yield
 
 
@@ -55,61 +64,73 @@ def count_calls(reached: Callable[[int], None]) -> None:
     sys.setprofile(profile)
 
 
-def in_child(work: Callable[[], None]) -> int:
-    """Run ``work`` in a fork of this process (which has the models and libraries already); its exit code."""
-    child = multiprocessing.get_context("fork").Process(target=work)
-    child.start()
-    child.join(120)
-    assert child.exitcode is not None
-    return child.exitcode
+def captured(loaded: LoadedModel, out: Path, die_at: int, note: Path | None) -> None:
+    """Capture; kill this process, as by kill -9, at the call ``die_at``, or note how many calls there were."""
+    last = 0
 
-
-def killed_capture(loaded: LoadedModel, out: Path, call: int) -> int:
-    """Capture in a process that is killed, as by kill -9, when it makes its ``call``-th call."""
-
-    def die(count: int) -> None:
-        if count == call:
+    def reached(count: int) -> None:
+        nonlocal last
+        last = count
+        if count == die_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def work() -> None:
-        count_calls(die)
-        capture(loaded, TEXTS, SITES, out, bos=True)
-
-    return in_child(work)
-
-
-def calls_of_a_capture(loaded: LoadedModel, out: Path, note: Path) -> int:
-    def work() -> None:
-        last = 0
-
-        def keep(count: int) -> None:
-            nonlocal last
-            last = count
-
-        count_calls(keep)
-        capture(loaded, TEXTS, SITES, out, bos=True)
-        sys.setprofile(None)
+    count_calls(reached)
+    capture(loaded, TEXTS, SITES, out, bos=True)
+    sys.setprofile(None)
+    if note:
         note.write_text(str(last))
 
-    assert in_child(work) == 0
-    return int(note.read_text())
+
+def nursery(model: Path, line: Connection) -> None:
+    """Run :func:`captured` in forks of this process, with what comes along ``line``, and send back their exit codes."""
+    torch.set_num_threads(1)
+    capturing.SHARD_BYTES = SMALL
+    loaded = load_model(str(model))
+    loaded.fingerprint  # noqa: B018 (computed once, before the forks)
+    while job := line.recv():
+        child = multiprocessing.get_context("fork").Process(target=captured, args=(loaded, *job))
+        child.start()
+        child.join(120)
+        line.send(child.exitcode)
+
+
+@pytest.fixture
+def in_child(model_folder: Path) -> Iterator[InChild]:
+    """:func:`captured` in a process of its own; its exit code.
+
+    Forks are cheap, but not of the tests' own process: a thread of it may hold a lock that the fork then waits for.
+    """
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=nursery, args=(model_folder, theirs))
+    process.start()
+
+    def run(out: Path, die_at: int = 0, note: Path | None = None) -> int:
+        ours.send((out, die_at, note))
+        assert ours.poll(150), "the child answers"
+        code = ours.recv()
+        assert code is not None, "the child ends"
+        return int(code)
+
+    yield run
+    ours.send(None)
+    process.join(30)
 
 
 def test_killed_at_random_moments_and_resumed_the_store_is_the_same(
-    tiny: Callable[[str], LoadedModel], tmp_path: Path, small_shards: None
+    model_folder: Path, tmp_path: Path, small_shards: None, in_child: InChild
 ) -> None:
     """Each run is killed at a call of its own, in whichever thread that is, its resume often too."""
-    loaded = tiny("llama")
-    loaded.fingerprint  # noqa: B018 (computed once, before the forks)
+    loaded = load_model(str(model_folder))
     capture(loaded, TEXTS, SITES, tmp_path / "whole", bos=True)
     whole = files(tmp_path / "whole")
-    total = calls_of_a_capture(loaded, tmp_path / "counted", tmp_path / "calls")
+    assert in_child(tmp_path / "counted", note=tmp_path / "calls") == 0
+    total = int((tmp_path / "calls").read_text())
     assert files(tmp_path / "counted") == whole
     rng = np.random.default_rng(20261121)
     states = set()
     for number, call in enumerate(rng.choice(total - 50, KILLS, replace=False).tolist()):
         out = tmp_path / "killed"
-        assert killed_capture(loaded, out, call + 1) == -signal.SIGKILL
+        assert in_child(out, call + 1) == -signal.SIGKILL
         left = files(out) if out.exists() else {}
         states.add((sum(name.endswith(".h5") for name in left), any(name.endswith(".tmp") for name in left)))
         kept = {name: content for name, content in left.items() if name.endswith(".h5")}
@@ -118,7 +139,7 @@ def test_killed_at_random_moments_and_resumed_the_store_is_the_same(
             with pytest.raises(TwinprobeError, match="is not finished|holds no store"):
                 ActivationStore(out)
         if number % 3 == 0:
-            killed_capture(loaded, out, int(rng.integers(1, total)))
+            in_child(out, int(rng.integers(1, total)))
         said: list[str] = []
         capture(loaded, TEXTS, SITES, out, bos=True, notice=said.append)
         assert said == []
