@@ -188,6 +188,17 @@ def _roughen(parameter: torch.Tensor) -> None:
         parameter += 0.2 * torch.randn_like(parameter)
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For results bit by bit: sums are added up in another order with another number of threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def tiny(make_model: MakeModel) -> Callable[[str], LoadedModel]:
     """The tiny model of an architecture, made once; do not change it."""

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -66,17 +66,9 @@ name = "code"
 code_share = 0.5
 seed = 0
 """
+pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS, KILLED_AT, CHECKPOINT = 40, 19, 16
 Steps = list[tuple[str, int]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Sums are added up in another order with another number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

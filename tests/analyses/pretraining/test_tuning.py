@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -85,6 +84,7 @@ name = "code-up"
 schedule = "increase"
 ratios = ["3:1", "1:3"]
 """
+pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS, KILLED_AT, CHECKPOINT = 12, 8, 5
 CELLS = ["text+text", "text+code-up", "code+text", "code+code-up"]
 Steps = list[tuple[str, int]]
@@ -92,15 +92,6 @@ Steps = list[tuple[str, int]]
 
 def quiet(*_told: object) -> None:
     """No progress."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Sums are added up in another order with another number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
