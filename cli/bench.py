@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import click
 
+from cli.bench_calibration import calibration
 from cli.bench_execute import execute
 from cli.bench_explain import explain
+from cli.bench_harness import harness
 from cli.bench_import import import_
+from cli.bench_join import join
 from cli.bench_paired import paired
+from cli.bench_pairs import pairs
 from cli.bench_published import published
 from cli.bench_run import run
+from cli.bench_vulnerability import vulnerability
 
 
 @click.group(
@@ -25,5 +30,5 @@ def bench() -> None:
     """Benchmark scores of models and pairs, tested as their items allow."""
 
 
-for part in (run, import_, paired, published, explain, execute):
+for part in (run, harness, import_, paired, pairs, calibration, join, published, explain, execute, vulnerability):
     bench.add_command(part)

@@ -21,15 +21,20 @@ START_SECONDS = 0.1
 Examples:
   twinprobe bench execute samples.jsonl --task humaneval --data HumanEval.jsonl.gz --allow-code-execution --out runs/he
   twinprobe bench execute samples.jsonl --task mbpp --data mbpp_test.jsonl --allow-code-execution --out runs/mbpp --k 1 --k 10
+  twinprobe bench execute samples.jsonl --task multipl-e --data humaneval-js.jsonl --allow-code-execution --out runs/js
 
 SAMPLES.jsonl has a line per sample: task_id, and completion (what continues the prompt) or solution (a whole program).
 The samples run without network, and see no file of yours, on Linux as root or where user namespaces are allowed;
 elsewhere nothing runs unless --allow-weak-isolation is given too. Run the same command again to go on after an
-interruption. docs/BENCHMARKS.md says what the sandbox keeps out and what it can not."""
+interruption. MultiPL-E needs the language's interpreter or compiler in the system's folders; it is tried in the sandbox
+first, and what is missing is named. docs/BENCHMARKS.md says what the sandbox keeps out and what it can not."""
 )
 @click.argument("samples_file", metavar="SAMPLES.jsonl", type=PATH)
 @click.option(
-    "--task", type=click.Choice(["humaneval", "humaneval+", "mbpp", "mbpp+"]), required=True, help="The benchmark."
+    "--task",
+    type=click.Choice(["humaneval", "humaneval+", "mbpp", "mbpp+", "multipl-e"]),
+    required=True,
+    help="The benchmark; multipl-e: in the language of the file.",
 )
 @click.option("--data", type=PATH, required=True, metavar="FILE", help="The authors' file (humaneval+: the folder).")
 @click.option("--allow-code-execution", is_flag=True, help="Run the samples; without it nothing is run.")
@@ -44,7 +49,7 @@ interruption. docs/BENCHMARKS.md says what the sandbox keeps out and what it can
     type=click.FloatRange(min=0.1),
     default=10.0,
     show_default=True,
-    help="Seconds for one sample, of wall clock and of CPU.",
+    help="Seconds for one sample, of wall clock and of CPU; 10 more where it is compiled.",
 )
 @click.option(
     "--memory", type=click.IntRange(min=64), default=1024, show_default=True, help="MB for one process of a sample."
@@ -61,10 +66,10 @@ def execute(
 
     if not allow_code_execution:
         raise TwinprobeError("nothing was run: samples are untrusted code; add --allow-code-execution to run them")
-    from analyses.benchmarks.code_execution import check_samples, pass_table
-    from analyses.benchmarks.code_execution import execute as run_all
-    from analyses.benchmarks.code_tasks import read_code_task, read_samples
-    from analyses.benchmarks.sandbox import Limits
+    from analyses.benchmarks.code_generation.execution import check_samples, pass_table, task_name, toolchain_of
+    from analyses.benchmarks.code_generation.execution import execute as run_all
+    from analyses.benchmarks.code_generation.sandbox import Limits
+    from analyses.benchmarks.code_generation.tasks import read_code_task, read_samples
     from cli.contrasts import check_folder
     from cli.form_tables import write_tables
 
@@ -72,15 +77,17 @@ def execute(
     problems, samples = read_code_task(task, data), read_samples(samples_file)
     limits = Limits(wall_seconds=timeout, cpu_seconds=max(1, round(timeout)), memory_bytes=memory << 20)
     check_samples(problems, samples, task, allow_weak_isolation)
+    task, toolchain = task_name(task, problems), toolchain_of(problems, limits, allow_weak_isolation)
+    longest = toolchain.language.limits(limits).wall_seconds if toolchain else timeout
     count = workers or os.cpu_count() or 1
     say(
         f"{len(samples):,} samples of {task}, {count} at a time: {duration(len(samples) * START_SECONDS / count)} to "
-        f"{duration(len(samples) * timeout / count)}"
+        f"{duration(len(samples) * longest / count)}"
     )
     with progress(f"Running {samples_file}") as report:
         done = run_all(
             problems, samples, out / "problems", task, model or samples_file.name.partition(".")[0], limits, count,
-            allow_weak_isolation, lambda done, total: report("samples", done, total),
+            allow_weak_isolation, toolchain, lambda done, total: report("samples", done, total),
         )  # fmt: skip
     import pandas as pd
 

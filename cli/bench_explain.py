@@ -14,8 +14,8 @@ from cli.output import duration, interval, print_json, print_table, progress, qu
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analyses.benchmarks.explanation import Measured
-    from analyses.benchmarks.explanation_items import Explained
+    from analyses.benchmarks.explanation.items import Explained
+    from analyses.benchmarks.explanation.scores import Measured
 
 TABLES = ("scores", "comparison", "items")
 METRICS = ("bleu", "rouge1", "rouge2", "rougeL", "meteor")
@@ -61,8 +61,8 @@ def explain(
     """BLEU, ROUGE, METEOR and token similarity of explanations of code, and paired tests between systems."""
     quiet_libraries([*models, *([similarity] if similarity else [])])
     from activations.errors import TwinprobeError
-    from analyses.benchmarks.explanation import compare, measure, per_item
-    from analyses.benchmarks.explanation_items import read_hypotheses, read_references
+    from analyses.benchmarks.explanation.items import read_hypotheses, read_references
+    from analyses.benchmarks.explanation.scores import compare, measure, per_item
     from cli.contrasts import check_folder
 
     if bool(hypotheses) == bool(models):
@@ -111,9 +111,9 @@ def _explained(
     from activations.files import write_whole
     from activations.inputs import resolve_bos
     from activations.models import load_model
-    from analyses.benchmarks.explaining import TEMPLATE
-    from analyses.benchmarks.explaining import explain as explain_with
-    from analyses.benchmarks.explanation_items import read_hypotheses
+    from analyses.benchmarks.explanation.items import read_hypotheses
+    from analyses.benchmarks.explanation.writing import TEMPLATE
+    from analyses.benchmarks.explanation.writing import explain as explain_with
 
     loaded = load_model(model_spec(name, None, loading), check=loading["self_check"])
     opened = resolve_bos(bos, [loaded.tokenizer])
@@ -143,8 +143,8 @@ def _similar(
     """F1 and F3 of every system; all of them in one go, so that references are read once."""
     from activations.inputs import resolve_bos
     from activations.models import load_model
-    from analyses.benchmarks.explanation import averaged
-    from analyses.benchmarks.similarity_scores import similarity_scores
+    from analyses.benchmarks.explanation.scores import averaged
+    from analyses.benchmarks.explanation.similarity import similarity_scores
 
     loaded = load_model(model_spec(model, None, loading), check=loading["self_check"])
     everything = [text for own in texts.values() for text in own]

@@ -14,7 +14,7 @@ from cli.output import interval, print_json, print_table
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analyses.benchmarks.published import Matched
+    from analyses.benchmarks.pairs.matching import Matched
 
 TABLES = ("published_pairs", "published_levels")
 PER_TABLE = 9
@@ -53,21 +53,13 @@ def published(
         check_folder(out, (".csv",))
         if scores_file.resolve() in {(out / f"{name}.csv").resolve() for name in TABLES}:
             raise TwinprobeError(f"{scores_file} would be overwritten by the tables in {out}; choose another --out")
-    from activations.pairs import custom_pair, load_pairs
-    from analyses.benchmarks.published import compare_published, match_pairs, read_published
+    from analyses.benchmarks.pairs.matching import known_pairs, match_pairs, require_scores
+    from analyses.benchmarks.pairs.published import compare_published, read_published
 
     read = read_published(scores_file)
     models = list(dict.fromkeys(read.scores.model))
-    known = {(pair.base.casefold(), pair.code.casefold()): pair for pair in load_pairs().values()}
-    for base, code in named:
-        known.setdefault((base.casefold(), code.casefold()), custom_pair(base, code))
-    scored = {model.casefold() for model in models}
-    unscored = [name for both in named for name in both if name.casefold() not in scored]
-    if unscored:
-        raise TwinprobeError(
-            f"{unscored[0]!r} of --pair has no score in {scores_file}; expected one of its {len(models)} models"
-        )
-    matched = match_pairs(models, known.values())
+    require_scores(named, models, str(scores_file))
+    matched = match_pairs(models, known_pairs(named).values())
     if out:
         out.mkdir(parents=True, exist_ok=True)  # a place that can not be written is found before the work is done
     tables = dict(compare_published(read.scores, matched.pairs, chance))

@@ -14,15 +14,16 @@ from cli.output import duration, interval, long_stages, print_json, print_table,
 @click.command(
     epilog="""\b
 Examples:
+  twinprobe bench run embedded:text --preset generated --out runs/generated
   twinprobe bench run embedded:text --data-dir data --preset offline-small --out runs/text
   twinprobe bench run org/model --data-dir data --preset open-llm-leaderboard --device cuda --dtype auto --out runs/model
   twinprobe bench run ./model --data-dir data --tasks mmlu,bbh --limit 20 --out runs/model
 
-FOLDER of --data-dir holds a folder per benchmark with its authors' files. A killed run goes on with the next task when the
-same command is run again. docs/BENCHMARKS.md lists tasks, presets, files and columns."""
+FOLDER of --data-dir holds a folder per benchmark with its authors' files; the tasks generated_... need none. A killed run
+goes on with the next task when the same command is run again. docs/BENCHMARKS.md lists tasks, presets, files and columns."""
 )
 @click.argument("model", metavar="MODEL")
-@click.option("--data-dir", required=True, type=PATH, metavar="FOLDER", help="Folder of the benchmarks' files.")
+@click.option("--data-dir", type=PATH, metavar="FOLDER", help="Folder of the benchmarks' files, where a task needs it.")
 @click.option("--tasks", default="", metavar="NAMES", help="Tasks, with commas between them (of the preset, if given).")
 @click.option("--preset", metavar="NAME", help="Tasks with few-shot counts and metrics under one name.")
 @click.option(
@@ -35,7 +36,7 @@ same command is run again. docs/BENCHMARKS.md lists tasks, presets, files and co
 @loading_options
 @json_option
 def run(
-    model: str, data_dir: Path, tasks: str, preset: str | None, shots: int | None, limit: int | None, out: Path,
+    model: str, data_dir: Path | None, tasks: str, preset: str | None, shots: int | None, limit: int | None, out: Path,
     revision: str | None, bos: str, as_json: bool, **loading: Any,
 ) -> None:  # fmt: skip
     """Score MODEL on standard benchmarks that lie on the disk; no network is used for their data."""

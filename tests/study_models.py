@@ -41,6 +41,10 @@ draws = 2
 [scores]
 passages = 6
 characters = 200
+[benchmarks]
+tasks = ["generated_navigate", "generated_arithmetic", "arc_easy"]
+data = "{models}/data"
+limit = 12
 [statistics]
 resamples = 100
 flips = 1000
@@ -53,13 +57,16 @@ def make_study(folder: Path) -> Path:
     """Write a study file and its models; return the file.
 
     ``base`` knows the answers to the test items of ``nesting`` in prose, ``code`` those in code, ``null`` is a copy of
-    base: what the study must find is known.
+    base: what the study must find is known. Beside them lies a benchmark of a few questions in its authors' format.
     """
     prose, code = (known_answers(form) for form in ("prose", "code"))
     tokenizer = _tokenizer([text for text, _ in prose + code])
     _train(folder / "base", tokenizer, prose, seed=0)
     _train(folder / "code", tokenizer, code, seed=1)
     shutil.copytree(folder / "base", folder / "null")
+    (folder / "data" / "arc").mkdir(parents=True)
+    questions = [{"query": f"What is {n} and {n}?", "choices": ["(", "[", "an edge"], "gold": n % 3} for n in range(15)]
+    (folder / "data" / "arc" / "arc_easy.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in questions))
     file = folder / "small.toml"
     file.write_text(STUDY.format(models=folder, items=ITEMS))
     return file

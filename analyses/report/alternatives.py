@@ -9,6 +9,7 @@ import pandas as pd
 from analyses.report.words import Line, best_surface, count, interval, lines, number, signed, what
 from analyses.report.words_across import top_cells
 from analyses.report.words_alike import same_site
+from analyses.report.words_benchmarks import by_task, over_chance
 from analyses.report.words_causal import EDITS
 
 
@@ -127,6 +128,27 @@ def scores(scores: Sequence[Line]) -> str:
     """The scores in words."""
     said = [f"{line['model']} on {line['form']} {number(line['bits_per_byte'])}" for line in scores]
     return "Bits per byte, lower is better: " + ", ".join(said) + "."
+
+
+def benchmarks(scores: Sequence[Line]) -> str:
+    """The bars of benchmark scores in words."""
+    said = []
+    for task, own in by_task(scores):
+        numbers = [
+            f"{model} {number(line['score'], 2)} ({interval(line['low'], line['high'], 2)})"
+            for model, line in own.items()
+        ]
+        said.append(f"{task}: {', '.join(numbers)}; chance {number(next(iter(own.values()))['chance'], 2)}")
+    return "Scores on benchmarks with intervals. " + ". ".join(said) + "."
+
+
+def radar(scores: Sequence[Line]) -> str:
+    """The radar of benchmark scores in words."""
+    said = []
+    for model in ("base", "code"):
+        values = [over_chance(own[model]) for _, own in by_task(scores) if model in own]
+        said.append(f"{model} {_range(values)} over {count(len(values), 'task')}")
+    return f"Radar of scores above chance, 0 for a blind guess and 1 for all right: {', '.join(said)}."
 
 
 def comparisons(comparisons: Sequence[Line]) -> str:

@@ -55,7 +55,15 @@ def render(results: dict[str, Any], study: str, figures: dict[str, Path]) -> str
     """
     import jinja2
 
-    from analyses.report import words, words_across, words_alike, words_causal, words_decodable, words_patching
+    from analyses.report import (
+        words,
+        words_across,
+        words_alike,
+        words_benchmarks,
+        words_causal,
+        words_decodable,
+        words_patching,
+    )
     from analyses.report.pictures import embedded
     from analyses.study.manifest import versions
     from analyses.study.results import ALPHA
@@ -105,6 +113,10 @@ def render(results: dict[str, Any], study: str, figures: dict[str, Path]) -> str
         overlaps=words_across.overlaps(tables["overlap"]),
         alike=words_alike.alike(tables["similarity"]),
         not_here=_not_here(tables),
+        benchmark_tasks=words_benchmarks.by_task(tables["benchmarks"]),
+        benchmark_reading=words_benchmarks.read(tables["benchmarks"]),
+        benchmark_bits=words_benchmarks.bits(tables["scores"]),
+        like_big_bench=words_benchmarks.like_big_bench(tables["benchmarks"]),
         retained=words_causal.retained(tables["retention"]),
         used=words_causal.used(tables["interventions"], tables["probes"]),
         telling=words_causal.telling(tables["interventions"], tables["probes"]),
@@ -125,7 +137,8 @@ def render(results: dict[str, Any], study: str, figures: dict[str, Path]) -> str
 
 _TABLES = (
     "models", "probes", "difficulty", "capacity", "transfer", "layers", "left_out", "mapped", "interventions", "retention",
-    "patching", "cross_refused", "cross_retention", "cross", "overlap", "similarity", "scores", "comparisons", "examples",
+    "patching", "cross_refused", "cross_retention", "cross", "overlap", "similarity", "scores", "benchmarks",
+    "comparisons", "examples",
 )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ def draw(folder: Path, tables: dict[str, pd.DataFrame]) -> dict[str, Path]:
         folder: where the files go, as PNG.
         tables: the study's tables; absent and empty ones are left out.
     """
-    from analyses.report import across_figures, figures, intervals, transfer_figures
+    from analyses.report import across_figures, benchmark_figures, figures, intervals, transfer_figures
     from analyses.report.difficulty import difficulty
 
     def table(name: str) -> pd.DataFrame:
@@ -49,6 +49,8 @@ def draw(folder: Path, tables: dict[str, pd.DataFrame]) -> dict[str, Path]:
         "alike": (across_figures.alike, table("similarity")),
         "interventions": (intervals.interventions, table("interventions"), table("probes")),
         "scores": (intervals.scores, table("scores")),
+        "benchmarks": (benchmark_figures.bars, table("benchmarks")),
+        "benchmarks-radar": (benchmark_figures.radar, table("benchmarks")),
         "comparisons": (intervals.comparisons, table("comparisons")),
     }
     paths = {name: folder / f"{name}.png" for name in jobs}
@@ -95,6 +97,8 @@ def embedded(figures: dict[str, Path], tables: dict[str, list[Line]]) -> dict[st
         "alike": lambda: alternatives.alike(tables["similarity"]),
         "interventions": lambda: alternatives.interventions(tables["interventions"]),
         "scores": lambda: alternatives.scores(tables["scores"]),
+        "benchmarks": lambda: alternatives.benchmarks(tables["benchmarks"]),
+        "benchmarks-radar": lambda: alternatives.radar(tables["benchmarks"]),
         "comparisons": lambda: alternatives.comparisons(tables["comparisons"]),
     } | _map_texts(tables["patching"])
     pictures = {}

@@ -38,6 +38,7 @@ MEASURES = {
     "arrival": Wording(
         "Arrival", "how early on the way up the answer reaches the last token", "mean recovery", "earlier"
     ),
+    "benchmark": Wording("Benchmarks", "questions of benchmarks answered rightly", "score"),
     "bits per byte": Wording("Bits per byte", "how well held-out text is predicted", "bits per byte", "lower"),
 }
 

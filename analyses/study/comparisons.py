@@ -17,25 +17,26 @@ MIN_ROWS = 5
 class Measure:
     """Something that both models were scored on, row by row.
 
-    ``table`` holds it; ``by`` are the columns that tell one comparison from another; ``row`` names what is paired,
-    ``cluster`` what is resampled, ``value`` the score.
+    ``table`` holds it; ``by`` are the columns that tell one comparison from another; the columns
+    ``row`` name what is paired, ``cluster`` what is resampled, ``value`` the score.
     """
 
     name: str
     table: str
     by: tuple[str, ...]
-    row: str
+    row: tuple[str, ...]
     cluster: str
     value: str
     higher_is_better: bool = True
 
 
 MEASURES = (
-    Measure("probe", "probe_rows", ("task", "target", "form"), "row", "cluster", "correct"),
-    Measure("transfer", "transfer_rows", ("task", "target", "source", "form"), "row", "cluster", "correct"),
-    Measure("behaviour", "behaviour", ("task", "form"), "item", "item", "right"),
-    Measure("arrival", "arrival", ("task", "form"), "item", "item", "recovery"),
-    Measure("bits per byte", "score_rows", ("form",), "text", "group", "bits_per_byte", higher_is_better=False),
+    Measure("probe", "probe_rows", ("task", "target", "form"), ("row",), "cluster", "correct"),
+    Measure("transfer", "transfer_rows", ("task", "target", "source", "form"), ("row",), "cluster", "correct"),
+    Measure("behaviour", "behaviour", ("task", "form"), ("item",), "item", "right"),
+    Measure("arrival", "arrival", ("task", "form"), ("item",), "item", "recovery"),
+    Measure("bits per byte", "score_rows", ("form",), ("text",), "group", "bits_per_byte", higher_is_better=False),
+    Measure("benchmark", "benchmark_items", ("task",), ("subject", "item"), "group", "score"),
 )
 
 
@@ -101,7 +102,7 @@ def _compare_measure(
     if measure.table not in base or measure.table not in other:
         return []
     by = list(measure.by)
-    joined = base[measure.table].merge(other[measure.table], on=[*by, measure.row], suffixes=("_base", "_other"))
+    joined = base[measure.table].merge(other[measure.table], on=[*by, *measure.row], suffixes=("_base", "_other"))
     sizes = {_as_tuple(key): len(part) for key, part in base[measure.table].groupby(by)}
     lines = []
     for key, part in joined.groupby(by, sort=False):
@@ -110,7 +111,7 @@ def _compare_measure(
         # A column that is joined on keeps its name.
         cluster = measure.cluster if measure.cluster in part else f"{measure.cluster}_base"
         ours, theirs = (part[f"{measure.value}_{side}"].to_numpy(dtype=float) for side in ("base", "other"))
-        result = paired_comparison(ours, theirs, part[cluster].to_numpy(), seed, n_resamples, n_flips)
+        result = paired_comparison(ours, theirs, part[cluster].astype(str).to_numpy(), seed, n_resamples, n_flips)
         lines.append(
             {
                 "measure": measure.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -11,6 +12,9 @@ from analyses.study.comparisons import arrival
 from analyses.study.shared import CAUSAL_ROLES, NEUTRAL, Shared
 from analyses.study.stages import Tables
 from probes.metrics import cluster_bootstrap
+
+if TYPE_CHECKING:
+    from analyses.benchmarks.local.run import Job
 
 
 class ModelStages:
@@ -29,6 +33,7 @@ class ModelStages:
             parts += [self._patching(name) for name in causal]
             parts += [self._interventions(name, parts[list(self.shared.tasks).index(name)]) for name in causal]
             parts += [self._scores()]
+            parts += [self._benchmark(job) for job in self.shared.benchmark_jobs]
         self._neutral()
         for part in parts:
             for name, frame in part.items():
@@ -175,3 +180,15 @@ class ModelStages:
         effort = {"scores": settings.model_dump(), "resamples": self.study.statistics.resamples}
         inputs = {**self.shared.common(self.role), **effort, **self.shared.sources()}
         return self.stages.tables(f"{self.role}/scores", inputs, score_both)
+
+    def _benchmark(self, job: Job) -> Tables:
+        name = f"{self.role}/benchmark {job.setting.task}"
+
+        def ask() -> Tables:
+            from analyses.benchmarks.local.run import answered
+
+            loaded = self.shared.models.load(self.role)
+            return {"benchmark_items": answered(job, loaded, self.shared.bos, self.shared.progress(name))}
+
+        inputs = {**self.shared.common(self.role), **job.setting.model_dump(), "prompts": job.digest()}
+        return self.stages.tables(name, inputs, ask)

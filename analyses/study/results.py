@@ -15,8 +15,8 @@ from probes.tasks.items import Item, Task
 
 SUMMARISED = (
     "models", "probes", "difficulty", "capacity", "transfer", "layers", "left_out", "mapped", "interventions", "behaviour",
-    "retention", "patching", "cross_refused", "cross_retention", "cross", "overlap", "similarity", "scores", "comparisons",
-    "examples",
+    "retention", "patching", "cross_refused", "cross_retention", "cross", "overlap", "similarity", "scores", "benchmarks",
+    "comparisons", "examples",
 )  # fmt: skip
 ALPHA = 0.05
 
@@ -26,7 +26,7 @@ def results(study: Study, pair: Pair, tables: Tables) -> dict[str, Any]:
 
     ``tables`` holds lists of records: ``models``, ``probes`` (every site; ``chosen`` marks the dev-chosen one),
     ``transfer``, ``retention``, ``patching`` (every map's cells), ``cross`` (activations of one model in the other),
-    ``overlap``, ``similarity``, ``scores``, ``comparisons`` and ``examples``.
+    ``overlap``, ``similarity``, ``scores``, ``benchmarks``, ``comparisons`` and ``examples``.
     """
     kept = {name: records(tables[name]) for name in SUMMARISED if name in tables and name != "behaviour"}
     comparisons = tables.get("comparisons", pd.DataFrame())

@@ -70,6 +70,7 @@ class StudyRun:
                 )
             },
         )
+        scored = self._benchmarks(per_role)
         shown = self.shared.stages.tables(
             "examples",
             {"tasks": [self.shared.task_key(name) for name in self.shared.tasks], "seed": self.study.seed},
@@ -77,7 +78,7 @@ class StudyRun:
                 "examples": examples([(task, self.shared.first_draw(task.name)) for task in self.shared.tasks.values()])
             },
         )
-        tables = _joined(per_role) | mapped | shared | finished | shown
+        tables = _joined(per_role) | mapped | shared | finished | scored | shown
         self._write_tables(tables)
         results = self._results(tables)
         self._report(results, tables)
@@ -118,8 +119,28 @@ class StudyRun:
             transfer,
         )  # fmt: skip
 
-    def _keys(self) -> list[str]:
-        return [entry["key"] for entry in self.shared.stages.log]
+    def _benchmarks(self, per_role: dict[str, Tables]) -> Tables:
+        """Scores on benchmarks, and their paired tests."""
+        items = {role: found["benchmark_items"] for role, found in per_role.items() if "benchmark_items" in found}
+        if not items:
+            return {}
+
+        def compute() -> Tables:
+            from analyses.study.benchmarking import benchmarks
+
+            chosen, effort = self.study.benchmarks.chosen(), self.study.statistics
+            found = benchmarks(
+                items, chosen, seed=self.study.seed, n_resamples=effort.resamples, n_flips=effort.flips
+            )  # fmt: skip
+            return {"benchmarks": found}
+
+        keys = self._keys(among="/benchmark ")
+        inputs = {"statistics": self.study.statistics.model_dump(), "seed": self.study.seed, "from": keys}
+        return self.shared.stages.tables("benchmarks", inputs, compute)
+
+    def _keys(self, among: str = "") -> list[str]:
+        """The keys of all stages so far, or of those with ``among`` in their names."""
+        return [entry["key"] for entry in self.shared.stages.log if among in entry["stage"]]
 
     def _write_tables(self, tables: Tables) -> None:
         folder = self.out / "tables"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,6 +15,9 @@ from analyses.toml_files import read_toml
 from probes.families import check_family
 from probes.tasks import get_task
 from probes.tasks.items import Task, restricted
+
+if TYPE_CHECKING:
+    from analyses.benchmarks.local.tasks import Setting
 
 RANDOM_SEED = 10_000
 """Added to the study's seed for random weights: a model under study may itself have begun from a small seed."""
@@ -132,6 +135,32 @@ class ScoresTable(Table):
     prose: str | None = None
 
 
+class BenchmarksTable(Table):
+    """Which benchmarks the models are scored on; none without ``preset`` and ``tasks``, or when ``limit`` is 0.
+
+    ``data`` is the folder of the benchmarks' files, for tasks that read any; ``shots`` and ``limit`` (the first questions of
+    every subject) go before the preset's or the tasks' own. See ``twinprobe bench run``.
+    """
+
+    preset: str | None = None
+    tasks: tuple[str, ...] = ()
+    data: str | None = None
+    shots: int | None = Field(None, ge=0)
+    limit: int | None = Field(None, ge=0)
+
+    def chosen(self) -> list[Setting]:
+        """The benchmarks with their few-shot counts and metrics.
+
+        Raises:
+            TwinprobeError: an unknown task or preset.
+        """
+        if self.limit == 0 or not (self.preset or self.tasks):
+            return []
+        from analyses.benchmarks.local.tasks import settings
+
+        return settings(list(self.tasks), self.preset, self.shots)
+
+
 class StatisticsTable(Table):
     """Effort of the resampling methods."""
 
@@ -153,6 +182,7 @@ class Study(Table):
     interventions: InterventionsTable = InterventionsTable()
     mapping: MappingTable = MappingTable()
     scores: ScoresTable = ScoresTable()
+    benchmarks: BenchmarksTable = BenchmarksTable()
     statistics: StatisticsTable = StatisticsTable()
 
     @property
@@ -213,6 +243,7 @@ def read_study(path: str | Path) -> Study:
         names = [task.name for task in study.chosen_tasks()]
         for family in study.probes.capacity:
             check_family(family)
+        _check_benchmarks(study.benchmarks)
     except TwinprobeError as error:
         raise TwinprobeError(f"{path}: {error}") from None
     if twice := [name for name in names if names.count(name) > 1]:
@@ -223,3 +254,18 @@ def read_study(path: str | Path) -> Study:
     if pair.kind != "decoder":
         raise TwinprobeError(f"{path}: pair {pair.name!r} is an {pair.kind} pair; a study needs causal language models")
     return study
+
+
+def _check_benchmarks(table: BenchmarksTable) -> None:
+    chosen = table.chosen()
+    if not chosen:
+        return
+    from analyses.benchmarks.local.tasks import needing_data
+
+    reading = needing_data(chosen)
+    if reading and not table.data:
+        raise TwinprobeError(
+            f"[benchmarks] needs 'data', the folder of the benchmarks' files, for {', '.join(reading)}"
+        )
+    if table.data and not Path(table.data).is_dir():
+        raise TwinprobeError(f"[benchmarks] data {table.data!r} is no folder; expected that of the benchmarks' files")

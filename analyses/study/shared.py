@@ -17,6 +17,7 @@ from probes.tasks.items import Item, Task
 
 if TYPE_CHECKING:
     from activations.store import ActivationStore
+    from analyses.benchmarks.local.run import Job
     from probes.problems import BaselineCache
 
 CAUSAL_ROLES = ("base", "code", "second_seed")
@@ -162,6 +163,14 @@ class Shared:
         """Bytes of every model's files, None for one that is not a local folder."""
         sizes = [[size for size, _ in identity["files"].values()] for identity in self.identities.values()]
         return [sum(found) if found else None for found in sizes]
+
+    @cached_property
+    def benchmark_jobs(self) -> list[Job]:
+        """The benchmarks with all their prompts."""
+        from analyses.benchmarks.local.run import jobs
+
+        table = self.study.benchmarks
+        return jobs(table.chosen(), Path(table.data) if table.data else None, table.limit)
 
     def progress(self, stage: str) -> Callable[[int, int], None]:
         """Report the steps of a stage."""

@@ -195,6 +195,29 @@ def test_targets_and_sources_are_told_apart() -> None:
     ]  # fmt: skip
 
 
+def test_benchmark_items_are_known_by_subject_and_number() -> None:
+    """Subjects number their items alike; a subject is a cluster."""
+
+    def scored(*shift: float) -> Tables:
+        parts = [
+            pd.DataFrame(
+                {
+                    "task": "mmlu",
+                    "subject": name,
+                    "item": range(10),
+                    "group": name,
+                    "score": np.linspace(0, 0.5, 10) + up,
+                }
+            )
+            for name, up in zip("abc", shift, strict=True)
+        ]
+        return {"benchmark_items": pd.concat(parts)}
+
+    [line] = compare({"base": scored(0, 0, 0), "code": scored(0.1, 0.2, 0.3)}, **EFFORT).to_dict("records")
+    assert (line["measure"], line["task"], line["n_items"], line["n_clusters"]) == ("benchmark", "mmlu", 30, 3)
+    assert line["difference"] == pytest.approx(0.2) and line["p"] == 0.25 and line["higher_is_better"]
+
+
 def test_arrival_is_the_last_token_s_recovery_over_layers() -> None:
     cells = pd.DataFrame(
         {

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from calling import Ran, done, refused, twinprobe
 
-from analyses.benchmarks.pass_at_k import pass_at_k
-from analyses.benchmarks.sandbox import isolation
+from analyses.benchmarks.code_generation.pass_at_k import pass_at_k
+from analyses.benchmarks.code_generation.sandbox import isolation
 
 RIGHT = {"1": 3, "2": 1, "3": 0}
 """Right samples of four, for each problem."""
@@ -78,3 +78,23 @@ def test_samples_that_do_not_cover_the_task_are_refused_before_any_is_run(
     files[0].write_text("".join(lines).replace("HumanEval/3", "HumanEval/9"))
     refused(execute(files, tmp_path / "out", "--allow-code-execution"), "1 problems that humaneval has not", "'9'")
     assert not (tmp_path / "out").exists()
+
+
+def test_problems_in_another_language_are_run_and_missing_ones_named(tmp_path: Path) -> None:
+    if isolation().missing:
+        pytest.skip(f"no namespaces here: {isolation().reason}")
+    data, samples, out = tmp_path / "humaneval-sh.jsonl", tmp_path / "shell.jsonl", tmp_path / "out"
+    tests = '}\n\nset -e\nrun_test() {\n    [[ $(f "2") = "4" ]]\n}\n\nrun_test'
+    row = {"name": "HumanEval_7_f_2", "language": "sh", "prompt": "f() {\n", "tests": tests, "stop_tokens": ["\n}"]}
+    data.write_text(json.dumps(row))
+    bodies = ('    echo "$((2 * $1))"\n}\necho more', "    echo 3", "    exit 0")
+    samples.write_text("".join(json.dumps({"task_id": row["name"], "completion": body}) + "\n" for body in bodies))
+    command = ("bench", "execute", samples, "--task", "multipl-e", "--allow-code-execution", "--k", 1)
+    shown = json.loads(done(twinprobe(*command, "--data", data, "--out", out, "--json")))
+    assert shown["samples"] == {"failed": 2, "passed": 1}
+    assert pd.read_csv(out / "items.csv").task.tolist() == ["multipl-e-sh"] * 3
+    data.write_text(json.dumps({**row, "language": "rkt"}))
+    refused(twinprobe(*command, "--data", data, "--out", tmp_path / "other"), "no commands to run 'rkt' programs")
+    samples.write_text(json.dumps({"task_id": row["name"], "solution": "f() { echo 4; }"}))
+    refused(twinprobe(*command, "--data", data, "--out", tmp_path / "other"), "have 'solution'; expected 'completion'")
+    assert not (tmp_path / "other").exists()

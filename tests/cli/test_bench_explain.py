@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from calling import contents, done, refused, twinprobe
 
-from analyses.benchmarks.explanation import METRICS as KNOWN
+from analyses.benchmarks.explanation.scores import METRICS as KNOWN
 from cli.bench_explain import METRICS
 
 QUICK = ("--metric", "meteor", "--resamples", 200)
@@ -67,7 +67,7 @@ def test_models_explain_for_themselves_once(
     first = json.loads(done(twinprobe(*command)))
     assert len(list(out.glob("explained-*.jsonl"))) == 2
     assert [line["difference"] for line in first["comparison"]] == [0.0], "the models are equal"
-    monkeypatch.setattr("analyses.benchmarks.explaining.explain", pytest.fail)
+    monkeypatch.setattr("analyses.benchmarks.explanation.writing.explain", pytest.fail)
     assert json.loads(done(twinprobe(*command))) == first
 
 

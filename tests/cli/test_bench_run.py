@@ -59,6 +59,20 @@ def test_it_scores_and_goes_on_where_it_was(model_folder: Path, data: Path, tmp_
     assert line["low"] <= line["score"] <= line["high"]
 
 
+def test_generated_tasks_need_no_folder(model_folder: Path, tmp_path: Path) -> None:
+    shown = done(
+        twinprobe("bench", "run", model_folder, "--tasks", "generated_navigate,generated_arithmetic", "--preset", "generated",
+                  "--limit", 4, "--out", tmp_path / "out")
+    )  # fmt: skip
+    assert "generated_navigate" in shown and "generated_arithmetic" in shown
+    assert pd.read_csv(tmp_path / "out" / "summary.csv").chance.tolist() == [0.5, 0.25]
+    refused(
+        twinprobe("bench", "run", model_folder, "--preset", "offline-small", "--out", tmp_path / "none"),
+        "which arc_easy, arc_challenge, winogrande, mmlu need; give one with --data-dir",
+    )
+    assert not (tmp_path / "none").exists()
+
+
 def test_mistakes_are_one_line(model_folder: Path, data: Path, tmp_path: Path) -> None:
     common = ("bench", "run", model_folder, "--data-dir", data, "--out", tmp_path / "out")
     refused(twinprobe(*common), "no tasks given", "open-llm-leaderboard")

@@ -26,7 +26,8 @@ def grade_choices(items: Sequence[Item], likelihoods: pd.DataFrame) -> pd.DataFr
 
     Returns:
         subject, item, chance, picked, acc; acc_norm (log-likelihoods per character, as the harness has it), acc_bytes (per
-        byte), mc2 (the right choices' share of the probability of all choices, Lin et al. 2022), cut.
+        byte), mc2 (the right choices' share of the probability of all choices, Lin et al. 2022), confidence (the picked
+        choice's share of it), cut.
     """
     by_bytes = grade(likelihoods)
     lengths = [len(choice) for item in items for choice in item.choices]
@@ -35,10 +36,12 @@ def grade_choices(items: Sequence[Item], likelihoods: pd.DataFrame) -> pd.DataFr
     own = likelihoods.log_likelihood
     # Whatever is equal for all choices of an item cancels; without it the exponentials of long choices would be 0.
     mass = (own - own.groupby(key, sort=False).transform("max")).map(math.exp)
-    shares = (mass * likelihoods.gold).groupby(key, sort=False).sum() / mass.groupby(key, sort=False).sum()
+    by_item = mass.groupby(key, sort=False)
+    shares = (mass * likelihoods.gold).groupby(key, sort=False).sum() / by_item.sum()
     return by_bytes[[*KEYS, "chance", "picked", "acc"]].assign(
-        acc_norm=by_characters.acc_norm, acc_bytes=by_bytes.acc_norm, mc2=shares.to_numpy(), cut=by_bytes.cut
-    )
+        acc_norm=by_characters.acc_norm, acc_bytes=by_bytes.acc_norm, mc2=shares.to_numpy(),
+        confidence=(by_item.max() / by_item.sum()).to_numpy(), cut=by_bytes.cut,
+    )  # fmt: skip
 
 
 def grade_answers(

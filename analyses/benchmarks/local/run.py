@@ -18,7 +18,7 @@ from activations.files import write_whole
 from activations.models import LoadedModel, fingerprint
 from analyses.benchmarks.local.grading import KEYS, grade_answers, grade_choices, summary
 from analyses.benchmarks.local.questions import FEW_SHOT_SEED, Asked, Prompt, asked
-from analyses.benchmarks.local.tasks import TASKS, Setting
+from analyses.benchmarks.local.tasks import TASKS, Setting, needing_data
 from analyses.benchmarks.local.writing import BATCH, written
 from analyses.benchmarks.multiple_choice import Item, score_choices
 from probes.tables import plain
@@ -49,17 +49,28 @@ class Job:
         """What is answered in writing."""
         return [one.what for one in self.asked if isinstance(one.what, Prompt)]
 
+    def digest(self) -> str:
+        """A hash of all prompts, choices and right answers."""
+        texts = json.dumps([asdict(one.what) for one in self.asked], sort_keys=True)
+        return hashlib.sha256(texts.encode()).hexdigest()[:32]
 
-def jobs(settings: Sequence[Setting], data: Path, limit: int | None = None) -> list[Job]:
-    """Read every task; ``limit`` (of items per subject) goes before a preset's own.
+
+def jobs(settings: Sequence[Setting], data: Path | None, limit: int | None = None) -> list[Job]:
+    """Read every task; ``limit`` (of items per subject) goes before a preset's own, ``data`` may be None if none needs it.
 
     Raises:
-        TwinprobeError: a file is missing or can not be used, or there are too few few-shot examples.
+        TwinprobeError: a file is missing or can not be used, a task needs a folder and there is none, or there are too few
+            few-shot examples.
     """
+    if data is None and (reading := needing_data(settings)):
+        raise TwinprobeError(
+            f"no folder of benchmarks' files is given, which {', '.join(reading)} "
+            f"{'needs' if len(reading) == 1 else 'need'}; give one with --data-dir"
+        )
     found = []
     for setting in settings:
         limited = setting.model_copy(update={"limit": limit or setting.limit})
-        questions = asked(TASKS[setting.task].read(data), setting.shots, FEW_SHOT_SEED, limited.limit)
+        questions = asked(TASKS[setting.task].read(data or Path()), setting.shots, FEW_SHOT_SEED, limited.limit)
         found.append(Job(limited, tuple(questions)))
     return found
 
@@ -95,12 +106,11 @@ def scored(job: Job, choose: Choose, write: Write, model: str, progress: Progres
 def identity(job: Job, loaded: LoadedModel, bos: bool) -> dict[str, Any]:
     """What makes the result what it is: model, task, prompts; kept beside it."""
     task, template = TASKS[job.setting.task], getattr(loaded.tokenizer, "chat_template", None)
-    texts = json.dumps([asdict(one.what) for one in job.asked], sort_keys=True)
     return {
         "model": loaded.spec.name, "revision": loaded.commit or loaded.spec.revision, "weights": fingerprint(loaded.model),
         "dtype": str(loaded.model.dtype).removeprefix("torch."), "bos": bos, "chat_template": "not applied",
         "tokenizer_has_chat_template": bool(template), **job.setting.model_dump(), "version": task.version,
-        "like": task.like, "seed": FEW_SHOT_SEED, "prompts": hashlib.sha256(texts.encode()).hexdigest()[:32],
+        "like": task.like, "seed": FEW_SHOT_SEED, "prompts": job.digest(),
     }  # fmt: skip
 
 
@@ -132,14 +142,7 @@ def run(job: Job, loaded: LoadedModel, bos: bool, out: Path, progress: Progress)
     if record := finished(job, about, out):
         return record
     begun = time.monotonic()
-
-    def choose(items: Sequence[Item], report: Progress) -> pd.DataFrame:
-        return score_choices(loaded, items, bos=bos, progress=report)
-
-    def write(prompts: Sequence[Prompt], tokens: int, report: Progress) -> list[str]:
-        return written(loaded, prompts, bos=bos, tokens=tokens, progress=report)
-
-    table = scored(job, choose, write, loaded.spec.name, progress)
+    table = answered(job, loaded, bos, progress)
     record = {
         "about": about,
         "summary": {name: plain(value) for name, value in summary(table).items()},
@@ -148,6 +151,22 @@ def run(job: Job, loaded: LoadedModel, bos: bool, out: Path, progress: Progress)
     write_whole(out / f"{job.setting.task}.csv", table.to_csv(index=False).encode())
     write_whole(out / f"{job.setting.task}.json", (json.dumps(record, indent=1) + "\n").encode())
     return record
+
+
+def answered(job: Job, loaded: LoadedModel, bos: bool, progress: Progress) -> pd.DataFrame:
+    """What the model makes of a task, as :func:`scored` has it.
+
+    Raises:
+        TwinprobeError: the model is no decoder, or an item does not fit it.
+    """
+
+    def choose(items: Sequence[Item], report: Progress) -> pd.DataFrame:
+        return score_choices(loaded, items, bos=bos, progress=report)
+
+    def write(prompts: Sequence[Prompt], tokens: int, report: Progress) -> list[str]:
+        return written(loaded, prompts, bos=bos, tokens=tokens, progress=report)
+
+    return scored(job, choose, write, loaded.spec.name, progress)
 
 
 def expected_seconds(work: Sequence[Job], loaded: LoadedModel, bos: bool) -> float:

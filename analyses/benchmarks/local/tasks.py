@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from analyses.benchmarks.local import (
     arc,
     bbh,
     big_bench,
+    generated,
     gsm8k,
     hellaswag,
     logiqa,
@@ -42,6 +43,7 @@ class Task:
         shots, metric: as that task has them (scores of written answers have metrics of their own).
         marks: what of a written answer is compared with the same of the right one, by the metric's name; the first counts.
         tokens: the most that are written.
+        needs_data: whether the data folder is read.
     """
 
     read: Reader
@@ -51,6 +53,7 @@ class Task:
     metric: Metric
     marks: Mapping[Metric, Callable[[str], str]] = field(default_factory=dict)
     tokens: int = 256
+    needs_data: bool = True
 
 
 TASKS: dict[str, Task] = {
@@ -67,6 +70,7 @@ TASKS: dict[str, Task] = {
     "bigbench": Task(big_bench.read, "1", "bigbench of harness 0.3", 0, "acc"),
     "bbh": Task(bbh.read, "1", "leaderboard_bbh 1.0", 3, "acc_norm", {"exact": str.strip}, 64),
     "gsm8k": Task(gsm8k.read, "1", "gsm8k 3.0", 5, "strict", {"strict": gsm8k.strict, "flexible": gsm8k.flexible}),
+    **{name: Task(partial(generated.read, name=name), "1", "", 0, "acc", needs_data=False) for name in generated.DRAWS},
 }
 
 
@@ -124,3 +128,8 @@ def settings(names: list[str], preset: str | None, shots: int | None = None) -> 
             )
     found = [known_settings[name] for name in dict.fromkeys(names or known_settings)]
     return found if shots is None else [setting.model_copy(update={"shots": shots}) for setting in found]
+
+
+def needing_data(settings: Sequence[Setting]) -> list[str]:
+    """The tasks among these that read the data folder."""
+    return [setting.task for setting in settings if TASKS[setting.task].needs_data]

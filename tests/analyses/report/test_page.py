@@ -58,6 +58,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert sorted(path.relative_to(out).as_posix() for path in written) == [
         "figures/across.png",
         "figures/alike.png",
+        "figures/benchmarks-radar.png",
+        "figures/benchmarks.png",
         "figures/between-layers.png",
         "figures/comparisons.png",
         "figures/difficulty.png",
@@ -165,6 +167,19 @@ def test_interventions_show_what_they_did(html: str) -> None:
     assert text.count("code, removal: in 2 of 2 targets and forms") == 2  # among the findings and in its section
 
 
+def test_benchmarks_have_their_table_and_pictures(html: str) -> None:
+    read = Page(html)
+    assert "#benchmarks" in {str(link["href"]) for link in read.attributes("a")}
+    text = re.sub(r"\s+", " ", read.text)
+    assert "generated_arithmeticacc, 1 example 480.250 0.312".replace(" ", "") in text.replace(" ", "")
+    assert "+0.4380.31 to 0.56" in text and "acc, 1 example, 25% cut" in text
+    assert text.count("code and base differ at p < 0.05 in 1 of 3 tasks") == 2  # among the findings and in its section
+    assert "base 2.125 on code text" in text and "go by the table and the intervals above" in text
+    alts = " ".join(str(image["alt"]) for image in read.attributes("img"))
+    assert "generated_arithmetic: base 0.31 (0.19 to 0.44), code 0.75 (0.62 to 0.88)" in alts
+    assert "code 0.00 to 0.67 over 3 tasks" in alts
+
+
 def test_where_heads_decide_is_told_and_drawn(html: str) -> None:
     read = Page(html)
     assert read.text.count("a single head at one role restores at least half of the answer in 1 of 1 task form") == 2
@@ -254,6 +269,7 @@ TOGETHER = ("cross_retention", "cross", "overlap", "similarity")
         ("patching", "retention"),
         ("transfer",),
         ("scores",),
+        ("benchmarks",),
         ("comparisons", "examples"),
         EVIDENCE,
         ("cross", "overlap"),
@@ -266,6 +282,7 @@ def test_a_study_may_lack_a_part(tmp_path: Path, absent: tuple[str, ...]) -> Non
     if "comparisons" in absent:
         results |= {"findings": [], "calibration": None}
     text = without_pictures(tmp_path, results).text
+    assert ("No benchmark was run in this study" in text) == ("BIG-bench" not in text) == (absent == ("benchmarks",))
     if absent == EVIDENCE:
         assert (
             "No probe’s directions were changed in this study" in text
@@ -283,7 +300,7 @@ def test_a_study_may_lack_a_part(tmp_path: Path, absent: tuple[str, ...]) -> Non
 @pytest.mark.parametrize(
     "absent",
     [
-        ("patching", "transfer", "scores", "comparisons", "examples", *TOGETHER),
+        ("patching", "transfer", "scores", "benchmarks", "comparisons", "examples", *TOGETHER),
         ("retention", *EVIDENCE),
     ],
 )

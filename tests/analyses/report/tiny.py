@@ -1,6 +1,7 @@
 """A small study's tables and results, made up: every model, two tasks, two forms, two sites.
 
-The tables on what carries over and what is used are in ``tiny_evidence``, those on both models together in ``tiny_across``.
+The tables on what carries over and what is used are in ``tiny_evidence``, those on both models together in ``tiny_across``,
+the scores on benchmarks in ``tiny_benchmarks``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 from tiny_across import across, heads
+from tiny_benchmarks import benchmarks
 from tiny_evidence import evidence
 
 from analyses.study.results import examples, results
@@ -59,6 +61,7 @@ def make_tables(null: bool = True) -> Tables:
     shown = examples([(task, task.generate(40, 0)) for task in map(get_task, ("nesting", "binding"))])
     frames = {
         "models": models, "probes": probes, "transfer": moved, "retention": retention, "scores": scores,
+        "benchmarks": benchmarks(roles),
         "patching": [*patching, *heads()], "comparisons": compared, **evidence(roles, PLACES), **across(roles),
     }  # fmt: skip
     return {name: pd.DataFrame(lines) for name, lines in frames.items()} | {"examples": shown}

@@ -82,7 +82,7 @@ def test_everything_promised_is_there(finished_study: Path) -> None:
         "models", "probes", "probe_rows", "difficulty", "layers", "transfer", "transfer_rows", "mapped", "mapped_rows",
         "behaviour", "retention", "interventions", "intervention_rows", "patching", "patching_cells", "arrival",
         "scores", "score_rows", "comparisons", "examples", "cross", "cross_cells", "cross_behaviour", "cross_retention",
-        "overlap", "similarity",
+        "overlap", "similarity", "benchmarks", "benchmark_items",
     }  # fmt: skip
     for role in ROLES:
         for task in ("nesting", "identifiers"):
@@ -147,7 +147,7 @@ def test_the_planted_difference_is_found(finished_study: Path) -> None:
 def test_a_null_pair_of_equal_weights_differs_in_nothing(finished_study: Path) -> None:
     found = table(finished_study, "comparisons")
     null = found[found.against == "second_seed"]
-    assert set(null.measure) == {"probe", "transfer", "behaviour", "arrival", "bits per byte"}
+    assert set(null.measure) == {"probe", "transfer", "behaviour", "arrival", "bits per byte", "benchmark"}
     assert (null.difference == 0).all()
     assert (null.p == 1).all() and (null.p_holm == 1).all()
     assert (null.common == 1).all()
@@ -161,9 +161,15 @@ def both(out: Path, name: str, value: str, **where: str) -> pd.DataFrame:
     rows = table(out, name)
     for column, wanted in where.items():
         rows = rows[rows[column] == wanted]
-    unit = {"probe_rows": "row", "transfer_rows": "row", "behaviour": "item", "score_rows": "text"}[name]
+    unit = {
+        "probe_rows": "row",
+        "transfer_rows": "row",
+        "behaviour": "item",
+        "score_rows": "text",
+        "benchmark_items": "item",
+    }[name]
     base, code = (rows[rows.model == role].set_index(unit) for role in ("base", "code"))
-    cluster = {"row": "cluster", "item": "item", "text": "group"}[unit]
+    cluster = "group" if name == "benchmark_items" else {"row": "cluster", "item": "item", "text": "group"}[unit]
     shared = base.index.intersection(code.index, sort=False)
     clusters = shared if cluster == unit else base.loc[shared, cluster]
     return pd.DataFrame({"base": base.loc[shared, value], "code": code.loc[shared, value], "cluster": clusters})
@@ -182,6 +188,7 @@ def both(out: Path, name: str, value: str, **where: str) -> pd.DataFrame:
         ),
         ("behaviour", "behaviour", "right", {"task": "nesting", "form": "code"}),
         ("bits per byte", "score_rows", "bits_per_byte", {"form": "code"}),
+        ("benchmark", "benchmark_items", "score", {"task": "generated_arithmetic"}),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
@@ -198,7 +205,7 @@ def test_a_comparison_can_be_recomputed_from_its_rows(
     assert line["n_clusters"] == rows.cluster.nunique()
     assert line["base"] == pytest.approx(rows.base.mean(), abs=1e-12)
     assert line["other"] == pytest.approx(rows.code.mean(), abs=1e-12)
-    expected = paired_comparison(rows.base, rows.code, rows.cluster, seed=0, n_resamples=100, n_flips=1000)
+    expected = paired_comparison(rows.base, rows.code, rows.cluster.astype(str), seed=0, n_resamples=100, n_flips=1000)
     for name in ("difference", "low", "high", "p", "minimum_detectable_effect"):
         assert line[name] == pytest.approx(getattr(expected, name), abs=1e-12)
 
@@ -228,6 +235,33 @@ def test_summaries_can_be_recomputed_from_their_rows(finished_study: Path) -> No
         assert line["selectivity"] == pytest.approx((part.correct - part.control_correct).mean(), abs=1e-12)
 
 
+# Benchmarks
+
+
+def test_benchmarks_are_scored_paired_and_shown(finished_study: Path) -> None:
+    """Of generated questions, and of those in a data folder."""
+    tasks = ("generated_navigate", "generated_arithmetic", "arc_easy")
+    items, found = table(finished_study, "benchmark_items"), table(finished_study, "benchmarks")
+    assert {key: len(part) for key, part in items.groupby(["model", "task"])} == {
+        (role, task): 12 for role in ROLES[:3] for task in tasks
+    }
+    assert list(items)[:7] == ["model", "task", "subject", "item", "score", "chance", "group"]
+    assert found[["task", "model"]].to_numpy().tolist() == [[task, role] for task in tasks for role in ROLES[:3]]
+    assert results(finished_study)["tables"]["benchmarks"][1]["score"] == found.score[1]
+    rows = table(finished_study, "comparisons")
+    rows = rows[(rows.measure == "benchmark") & (rows.against == "code")].set_index("task")
+    code = found[found.model == "code"].set_index("task")
+    same = {"difference": "difference", "difference_low": "low", "difference_high": "high", "p_permutation": "p"}
+    for ours, theirs in {**same, "minimum_detectable_effect": "minimum_detectable_effect"}.items():
+        assert code[ours].tolist() == pytest.approx(rows[theirs][code.index].tolist(), abs=1e-12), (
+            "one test, two tables"
+        )
+    assert (found[found.model == "second_seed"].difference == 0).all()
+    page = (finished_study / "report.html").read_text()
+    assert all(task in page for task in tasks) and "are like BIG-bench’s programmatic tasks" in page
+    assert {"benchmarks.png", "benchmarks-radar.png"} <= {path.name for path in (finished_study / "figures").iterdir()}
+
+
 # A second run
 
 
@@ -248,14 +282,15 @@ def test_a_second_run_reuses_every_stage_and_does_not_need_torch(out: Path, stud
 @pytest.mark.parametrize(
     ("changes", "computed"),
     [
-        ({"flips = 1000": "flips = 2000"}, []),
+        ({"flips = 1000": "flips = 2000"}, ["benchmarks"]),
         (
             {"resamples = 100": "resamples = 200"},
-            ["probes", "patching", "interventions", "mapped", "scores", "across", "overlap"],
+            ["probes", "patching", "interventions", "mapped", "scores", "across", "overlap", "benchmarks"],
         ),
         ({"items = 6": "items = 5", "passages = 6": "passages = 7"}, ["patching", "scores", "overlap"]),
+        ({"limit = 12": "limit = 13"}, ["benchmark", "benchmarks"]),
     ],
-    ids=["flips", "resamples", "patching and scores"],
+    ids=["flips", "resamples", "patching and scores", "benchmarks"],
 )
 def test_changed_settings_recompute_what_depends_on_them(
     out: Path, study_file: Path, tmp_path: Path, changes: dict[str, str], computed: list[str]
@@ -296,7 +331,7 @@ def test_changed_weights_recompute_that_models_stages(models: Path, tmp_path: Pa
     """In a study of probes alone, of two models: all that is not needed for this may be switched off."""
     text = (models / "small.toml").read_text()
     off = [("prompts = 20", "prompts = 0"), ("prompts = 8", "prompts = 0"), ("passages = 5", "passages = 0"),
-           ("passages = 6", "passages = 0"), (', "identifiers"', "")]  # fmt: skip
+           ("passages = 6", "passages = 0"), ("limit = 12", "limit = 0"), (', "identifiers"', "")]  # fmt: skip
     for old, new in off:
         text = text.replace(old, new)
     text = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("null"))

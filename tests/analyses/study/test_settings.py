@@ -99,12 +99,37 @@ def test_how_models_are_loaded_reaches_every_spec(write: Path) -> None:
         ("seed = -1\n" + SMALLEST, ["field 'seed'", "greater than or equal to 0"]),
         ('seed = "one"\n' + SMALLEST, ["field 'seed'", "'one'"]),
         (SMALLEST + '[scores]\ncode = "absent.jsonl"\n', ["[scores]", "'absent.jsonl'", "JSONL"]),
+        (SMALLEST + '[benchmarks]\npreset = "generate"\n', ["no preset 'generate'", "did you mean 'generated'"]),
+        (SMALLEST + '[benchmarks]\ntasks = ["mmmlu"]\n', ["no task 'mmmlu'", "did you mean 'mmlu'"]),
+        (SMALLEST + '[benchmarks]\ntasks = ["mmlu"]\n', ["[benchmarks] needs 'data'", "for mmlu"]),
+        (SMALLEST + '[benchmarks]\ntasks = ["mmlu"]\ndata = "absent"\n', ["data 'absent' is no folder"]),
+        (SMALLEST + "[benchmarks]\nlimit = -1\n", ["field 'benchmarks.limit'", "got -1"]),
     ],
 )
 def test_a_mistake_is_one_line_that_names_file_and_field(write: Path, text: str, expected: list[str]) -> None:
     message = refusal(write, text)
     for part in expected:
         assert part in message
+
+
+def test_benchmarks_are_those_of_a_preset_or_tasks_or_none(write: Path) -> None:
+    def chosen(text: str) -> list[tuple[str, int]]:
+        write.write_text(SMALLEST + text)
+        return [(setting.task, setting.shots) for setting in read_study(write).benchmarks.chosen()]
+
+    assert chosen("") == []
+    assert chosen('[benchmarks]\npreset = "generated"\nlimit = 0\n') == []
+    assert chosen('[benchmarks]\ntasks = ["mmlu"]\nlimit = 0\n') == []
+    assert len(chosen('[benchmarks]\npreset = "generated"\n')) == 7
+    assert chosen('[benchmarks]\ntasks = ["generated_navigate"]\nshots = 2\n') == [("generated_navigate", 2)]
+    assert chosen(f'[benchmarks]\ntasks = ["mmlu"]\ndata = "{write.parent}"\n') == [("mmlu", 5)]
+
+
+def test_the_embedded_studies_ask_benchmarks_that_need_no_folder() -> None:
+    small, full = (read_study(embedded_study(full=full)).benchmarks for full in (False, True))
+    assert small.data is None and full.data is None
+    assert small.chosen() == full.chosen() != []
+    assert 0 < (small.limit or 0) < (full.limit or 0)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Generated code: problems, programs in a sandbox, pass@k."""

@@ -1,0 +1,1 @@
+"""Explanations of code: written by models, scored against references, two models compared."""

@@ -1,0 +1,1 @@
+"""Benchmark answers beside activations: does a probe that is right tell that the model is right?"""
