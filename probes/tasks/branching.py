@@ -20,7 +20,7 @@ from probes.tasks.items import Contrast, Form, FormName, Item, Split, Weaver, ta
 from probes.tasks.pools import PEOPLE, each_split
 from probes.tasks.statements import LEAD
 
-OUTCOMES = ("key", "map", "ship", "log")
+OUTCOMES = ("key", "map", "file", "log")
 DIFFICULTIES = (1, 2, 3)
 CONDITIONS = 3
 

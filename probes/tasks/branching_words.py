@@ -9,9 +9,9 @@ from probes.tasks.items import FormName, Split
 # Words that a sign may say, no two at once. Within a split most tokenizers, small ones too, cut them into equally many
 # tokens, after a space and after a quote: so the contrast, which states another word, is aligned with its text.
 STATES: dict[Split, tuple[str, ...]] = {
-    "train": ("free", "next", "long", "last", "post", "back", "more", "less", "page"),
+    "train": ("free", "next", "long", "list", "post", "back", "port", "less", "page"),
     "dev": ("open", "home", "done", "side", "road", "out"),
-    "test": ("ready", "safe", "start", "work", "time", "room"),
+    "test": ("ready", "rest", "start", "work", "time", "room"),
 }
 THINGS: dict[Split, tuple[str, ...]] = {
     "train": ("sign", "note", "card", "letter", "message"),

@@ -58,9 +58,9 @@ PHRASINGS: dict[FormName, dict[Split, tuple[Phrasing, ...]]] = {
                      "{a} {rel} {b}", ", ", ']): break\nassert rank[{x}] == "', "<", ">"),
             Phrasing("continue", "# The {topic}\n" + _TOOLS + "for {p}, {q}, {r}, {s} in permutations(range(4)):\n",
                      "    if not {a} {rel} {b}: continue\n", "", f'    break\nassert {_WORDS}[{{x}}] == "', "<", ">"),
-            Phrasing("sorter", "# {topic}\n" + _SORTER + "more, less = lambda a, b: line.add(b, a), line.add\n",
+            Phrasing("sorter", "# {topic}\n" + _SORTER + "up, down = lambda a, b: line.add(b, a), line.add\n",
                      '{rel}("{a}", "{b}")\n', "",
-                     f'rank = dict(zip(line.static_order(), {_WORDS}))\nassert rank["{{x}}"] == "', "more", "less"),
+                     f'rank = dict(zip(line.static_order(), {_WORDS}))\nassert rank["{{x}}"] == "', "up", "down"),
         ),
         "dev": (
             Phrasing("def", "# see the {topic}\n" + _TOOLS + "def fits({p}, {q}, {r}, {s}): return ",
@@ -77,8 +77,8 @@ PHRASINGS: dict[FormName, dict[Split, tuple[Phrasing, ...]]] = {
                      "\n[{p}, {q}, {r}, {s}], *more = [n for n in permutations(range(4)) if fits(*n)]\n"
                      f'assert {_WORDS}[{{x}}] == "', "<", ">"),
             Phrasing("rows", "# any {topic}\n" + _SORTER + "for a, is_, b in [", '("{a}", "{rel}", "{b}")', ", ",
-                     ']:\n    line.add(*(b, a) if is_ == "more" else (a, b))\n'
-                     f'rank = dict(zip(line.static_order(), {_WORDS}))\nassert rank["{{x}}"] == "', "more", "less"),
+                     ']:\n    line.add(*(b, a) if is_ == "up" else (a, b))\n'
+                     f'rank = dict(zip(line.static_order(), {_WORDS}))\nassert rank["{{x}}"] == "', "up", "down"),
         ),
     },
     "prose": {

@@ -17,7 +17,7 @@ from probes.tasks.items import Split
 SHARES: dict[Split, float] = {"train": 5 / 9, "dev": 1.5 / 9, "test": 2.5 / 9}
 FEWEST_ITEMS = 9
 
-VALUES = ("key", "map", "lock", "block", "ship", "thread", "string", "log")
+VALUES = ("key", "map", "lock", "block", "file", "thread", "string", "log")
 
 PEOPLE: dict[Split, tuple[str, ...]] = {
     "train": (

@@ -16,10 +16,10 @@ def parse(text: str, form: str) -> tuple[str, list[tuple[list[str], bool]], list
     The text goes either test by test, each before its outcome, or outcome by outcome, each before its test; the stated
     word is the last one where it follows all outcomes, else the first.
     """
-    states, outcomes, negation = "[a-v]", "[KMSL]", "[≠∉]"
+    states, outcomes, negation = "[a-v]", "[KMFL]", "[≠∉]"
     if form == "prose":
         states = "|".join(state for pool in STATES.values() for state in pool)
-        outcomes, negation = "key|map|ship|log", r"\b(not|neither)\b"
+        outcomes, negation = "key|map|file|log", r"\b(not|neither)\b"
     pieces = re.split(rf"\b({outcomes})\b", text)
     between, named = pieces[::2], pieces[1::2]
     found = [re.findall(rf"\b({states})\b", piece) for piece in between]

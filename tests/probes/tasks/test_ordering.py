@@ -14,7 +14,7 @@ NAMES = {name for names in PEOPLE.values() for name in names}
 FIRST_BEFORE_SECOND = {
     "above": True, "below": False, "more": True, "less": False, "nearer": True, "farther": False, "warmer": True,
     "colder": False, "before": True, "after": False, "over": True, "under": False, "greater": True, "lesser": False,
-    ">": True, "<": False,
+    "up": True, "down": False, ">": True, "<": False,
 }  # fmt: skip
 every_form = pytest.mark.parametrize("form", ["code", "prose", "formal"])
 
