@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("activations", "probes", "analyses", "cli")
-TWINS = ("text", "code", "text-seed2")
+TWINS = ("text", "code", "code-added", "text-seed2")
 FILES = (
     "activations/pairs.toml",
     "analyses/study/embedded.toml",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from activations.models import LoadedModel
 
-TWINS = ("code", "text", "text-seed2")
+TWINS = ("code", "code-added", "text", "text-seed2")
 
 
 def refusal(action: Callable[[], Any]) -> str:

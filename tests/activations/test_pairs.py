@@ -72,7 +72,7 @@ def message(text: str) -> str:
         (r"granite-\db", 2),
         (r"starcoder(base|2)-\db", 4),
         (r"codebert|graphcodebert|codet5-base", 3),
-        (r"embedded|embedded-null", 2),
+        (r"embedded|embedded-null|embedded-added", 3),
     ],
 )
 def test_every_required_family_is_there(pattern: str, count: int) -> None:
