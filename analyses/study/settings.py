@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 RANDOM_SEED = 10_000
 """Added to the study's seed for random weights: a model under study may itself have begun from a small seed."""
-EMBEDDED_TASKS = (
-    "closers", "indentation", "induction", "agreement", "binding", "aliasing", "identifiers", "syntax", "dataflow",
-)  # fmt: skip
+EMBEDDED_TASKS = ("closers", "indentation", "induction", "agreement", "aliasing", "identifiers", "syntax", "dataflow")
 """What a study probes for unless it says otherwise."""
 
 
