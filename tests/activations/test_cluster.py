@@ -67,6 +67,7 @@ def test_a_cluster_that_is_not_there_is_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_local_cluster_is_started_and_stopped_again(
     job: dict[str, Any], whole: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -123,6 +124,7 @@ def test_a_killed_worker_is_replaced_and_the_store_is_the_same(
     assert files(tmp_path / "s") == whole
 
 
+@pytest.mark.slow
 def test_a_shard_that_kills_every_worker_ends_the_run(
     cluster: None, job: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

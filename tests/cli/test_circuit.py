@@ -46,8 +46,8 @@ def test_a_copy_of_a_model_has_the_same_circuit(circuit: Any, items: Path, tmp_p
 
 
 def test_a_model_that_knows_nothing_has_none_and_the_other_is_shown(circuit: Any, items: Path, tmp_path: Path) -> None:
-    """Of two items, code gets fewer than two right; asked for little faithfulness, base's circuit is small."""
-    items.write_text("".join(items.read_text().splitlines(keepends=True)[:4]))
+    """Of four items, code gets fewer than two right; asked for little faithfulness, base's circuit is small."""
+    items.write_text("".join(items.read_text().splitlines(keepends=True)[4:8]))
     options = ("--items", items, "--method", "eap", "--faithfulness", 0.01, *QUICK, "--json")
     shown = json.loads(done(circuit(*options)), parse_constant=pytest.fail)
     assert [line["role"] for line in shown["circuits"]] == ["base"]
