@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from activations.errors import TwinprobeError
+from analyses.text_tables import read_text_table
 
 REQUIRED = ("task", "share", "score")
 OPTIONAL = ("setting", "seed", "category", "group")
@@ -23,26 +24,14 @@ def read_scores(path: Path) -> pd.DataFrame:
     Raises:
         TwinprobeError: the file is absent, empty or no CSV, lacks a column, or a line can not be used; the line is named.
     """
-    try:
-        table = pd.read_csv(
-            path, dtype=str, keep_default_na=False, skip_blank_lines=False, skipinitialspace=True, encoding="utf-8-sig"
-        )
-    except FileNotFoundError:
-        raise TwinprobeError(f"{path}: no such file") from None
-    except pd.errors.EmptyDataError:
-        raise TwinprobeError(f"{path} is empty; expected columns {', '.join(REQUIRED)} and a line per score") from None
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise TwinprobeError(f"{path} is no CSV file in UTF-8: {str(error).splitlines()[0]}") from None
-    table.columns = pd.Index([str(name).strip() for name in table.columns])
+    table = read_text_table(path, f"{', '.join(REQUIRED)} and a line per score")
     missing = [name for name in REQUIRED if name not in table]
     if missing:
         raise TwinprobeError(
             f"{path} lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}; it has {', '.join(table.columns)}"
         )
     table = table[[name for name in (*REQUIRED, *OPTIONAL) if name in table]]
-    table = table.fillna("").apply(lambda column: column.str.strip())
-    table.index = pd.RangeIndex(2, len(table) + 2)  # the number of each line in the file, below its header
-    table = table[(table != "").any(axis=1)]
+    table = table[(table != "").any(axis=1)]  # lines with something in the columns that are read
     if table.empty:
         raise TwinprobeError(f"{path} has a header and no scores; expected a line per model and task")
     for name in ("task", "setting", "seed"):

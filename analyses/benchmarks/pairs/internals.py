@@ -17,7 +17,7 @@ import pandas as pd
 
 from activations.errors import TwinprobeError, did_you_mean
 from activations.pairs import Pair, custom_pair
-from analyses.benchmarks.text_tables import read_text_table
+from analyses.text_tables import read_text_table
 from probes.metrics import Interval, bootstrap_means, cluster_bootstrap, percentile_interval
 from probes.transfer import MIN_GAIN, gain_ratio
 

@@ -17,8 +17,8 @@ import pandas as pd
 from activations.errors import TwinprobeError, did_you_mean
 from activations.pairs import Pair
 from analyses.benchmarks.pairs.stratified import common_odds_ratio, count_tables, difference, homogeneity
-from analyses.benchmarks.text_tables import read_text_table
 from analyses.statistics import holm, wilson
+from analyses.text_tables import read_text_table
 
 COUNTS = ("model", "stratum", "right", "items")
 """Columns of the general layout."""

@@ -20,11 +20,13 @@ def read_text_table(path: Path, expected: str) -> pd.DataFrame:
         TwinprobeError: the file is absent, empty or no CSV.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8-sig")
+        table = pd.read_csv(
+            path, dtype=str, keep_default_na=False, skip_blank_lines=False, skipinitialspace=True, encoding="utf-8-sig"
+        )
     except FileNotFoundError:
         raise TwinprobeError(f"{path}: no such file") from None
     except IsADirectoryError:
-        raise TwinprobeError(f"{path} is a folder; expected a CSV file with the columns {expected}") from None
+        raise TwinprobeError(f"{path} is a directory; expected a CSV file with the columns {expected}") from None
     except pd.errors.EmptyDataError:
         raise TwinprobeError(f"{path} is empty; expected the columns {expected}") from None
     except (pd.errors.ParserError, UnicodeDecodeError) as error:
